@@ -1,0 +1,65 @@
+package accept
+
+import (
+	"errors"
+	"net"
+	"os"
+)
+
+// Kind says what an accept error means for the listener.
+type Kind uint8
+
+const (
+	// Unknown errors are the caller's: a deadline on the listener
+	// (os.ErrDeadlineExceeded), or what only the listener's maker can explain.
+	Unknown Kind = iota
+	// Harmless errors cost one connection, which its peer gave up before it
+	// was accepted. Accept again at once.
+	Harmless
+	// Starved errors mean that the process or the system is out of descriptors
+	// or memory. The connection still waits in the kernel's queue: accept again
+	// when others had time to finish.
+	Starved
+	// Dead errors mean that this listener will never accept again: it was
+	// closed (net.ErrClosed), or its socket is gone or no longer listens.
+	Dead
+)
+
+func (k Kind) String() string {
+	switch k {
+	case Harmless:
+		return "harmless"
+	case Starved:
+		return "starved"
+	case Dead:
+		return "dead"
+	default:
+		return "unknown"
+	}
+}
+
+// Classify returns the kind of an error of a listener's Accept; nil is Unknown.
+// It looks through wrapping. An error that is no system error but says of
+// itself that it is temporary (net.Error), as foreign listeners do, is Starved.
+func Classify(err error) Kind {
+	switch {
+	case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
+		return Unknown
+	case errors.Is(err, net.ErrClosed):
+		return Dead
+	}
+	if k, ok := classifySystem(err); ok {
+		return k
+	}
+	return classifyForeign(err)
+}
+
+// classifyForeign trusts Temporary, deprecated or not, as net/http.Server
+// does: it is the only word that a listener outside package net has for this.
+func classifyForeign(err error) Kind {
+	var t interface{ Temporary() bool }
+	if errors.As(err, &t) && t.Temporary() {
+		return Starved
+	}
+	return Unknown
+}
