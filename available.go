@@ -1,0 +1,56 @@
+package reuseport
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// probe remembers what Available found out. It is a sync.Once that can be asked
+// again when it could not tell.
+var probe struct {
+	mu        sync.Mutex
+	known, ok bool
+}
+
+// Available says whether this system can dial from a listening port. The first
+// call tries it: it listens twice on loopback and dials from one to the other. The
+// result is kept, unless the process was out of descriptors or memory, which says
+// nothing about the system. Where it is false, Listen and Dial work without reuse.
+func Available() bool {
+	probe.mu.Lock()
+	defer probe.mu.Unlock()
+	if probe.known {
+		return probe.ok
+	}
+	err := probeLoopback(loopbackOf(netip.IPv4Unspecified()))
+	if err != nil && !outOfResources(err) {
+		err = probeLoopback(netip.IPv6Loopback()) // a host without IPv4
+	}
+	probe.known, probe.ok = !outOfResources(err), err == nil
+	return probe.ok
+}
+
+// probeLoopback dials from one listener on addr to another.
+func probeLoopback(addr netip.Addr) (err error) {
+	t := Transport{Shared: true} // what Windows needs, and enough elsewhere
+	defer func() { err = errors.Join(err, t.Shutdown(context.Background())) }()
+	from := listenAddr{AddrPort: netip.AddrPortFrom(addr, 0)}
+	if _, err := t.open(from); err != nil {
+		return err
+	}
+	to, err := listen(from, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c, err := t.dial(ctx, netAddr(to.Addr()), RequireReuse)
+	if err != nil {
+		return err
+	}
+	return c.Abort()
+}

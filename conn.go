@@ -1,0 +1,77 @@
+package reuseport
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// Conn is a TCP connection that a Transport dialed or accepted. It belongs to
+// whoever got it; closing a listener or shutting the Transport down does not
+// close it.
+type Conn struct {
+	*net.TCPConn
+
+	reused bool
+	cause  Cause
+
+	laddr atomic.Pointer[ma.Multiaddr] // made when first asked for
+	raddr atomic.Pointer[ma.Multiaddr]
+}
+
+// What go-libp2p's TCP transport and its tcpreuse assert on connections.
+var _ interface {
+	manet.Conn
+	io.ReaderFrom
+	io.WriterTo
+	syscall.Conn
+	CloseRead() error
+	CloseWrite() error
+	MultipathTCP() (bool, error)
+	SetLinger(sec int) error
+	SetKeepAlive(on bool) error
+	SetKeepAlivePeriod(d time.Duration) error
+} = (*Conn)(nil)
+
+// Reused says whether the connection was dialed from a port that the Transport
+// listened on, read off the socket's local address. It is false for accepted
+// connections.
+func (c *Conn) Reused() bool { return c.reused }
+
+// Cause says why a dialed connection does not reuse a listening port. It is
+// NoCause for a reused or accepted connection.
+func (c *Conn) Cause() Cause { return c.cause }
+
+// LocalMultiaddr returns the local address as /ip4/…/tcp/… or /ip6/…/tcp/….
+func (c *Conn) LocalMultiaddr() ma.Multiaddr { return multiaddr(&c.laddr, c.LocalAddr) }
+
+// RemoteMultiaddr returns the address of the peer; an IPv4 peer of a dual-stack
+// listener shows as /ip4.
+func (c *Conn) RemoteMultiaddr() ma.Multiaddr { return multiaddr(&c.raddr, c.RemoteAddr) }
+
+// multiaddr returns what is kept, or makes it from addr and keeps it.
+func multiaddr(kept *atomic.Pointer[ma.Multiaddr], addr func() net.Addr) ma.Multiaddr {
+	if m := kept.Load(); m != nil {
+		return *m
+	}
+	m, err := manet.FromNetAddr(addr())
+	if err != nil {
+		return nil // no TCP address fails here
+	}
+	kept.Store(&m)
+	return m
+}
+
+// Abort closes the connection with a reset: what is unsent is discarded, the
+// peer reads ECONNRESET, and the 4-tuple is free at once.
+func (c *Conn) Abort() error {
+	if err := c.SetLinger(0); err != nil {
+		return err
+	}
+	return c.TCPConn.Close()
+}

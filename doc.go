@@ -1,0 +1,30 @@
+// Package reuseport is a TCP transport that dials from the port it listens on.
+//
+// A [Transport] keeps track of its listeners. When it dials, it binds the local
+// end to the port of a listener that fits the target, so that a NAT keeps one
+// mapping for everything the host does, peers see the address at which it can be
+// reached, and holes can be punched. It takes multiaddrs, as go-libp2p does, or
+// networks and addresses, as package net does.
+//
+// # Exclusive listening
+//
+// Listening on a port that somebody listens on fails with EADDRINUSE, whatever
+// options the other used; of two that start at once exactly one succeeds. The
+// socket gets SO_REUSEPORT only after listen, for the sake of our own dials. From
+// then on a process of the same user can bind the port with SO_REUSEPORT and
+// listen; other users never can. On Linux such a joiner gets no connection (a
+// reuseport program sends all to the first socket), with two exceptions: one that
+// attaches a program of its own, and one that listens on a more specific address
+// than ours, such as 127.0.0.1 beside 0.0.0.0, which gets all connections to that
+// address. When our listener closes, a joiner that is still there inherits what
+// comes later. On other systems a joiner gets what the kernel gives it.
+//
+// Where a Transport listens on a specific address and on the wildcard of one
+// port, the second socket has to bind with SO_REUSEPORT itself, and does not
+// notice a stranger of the same user who listens there in that way already.
+//
+// # Closing
+//
+// Connections that use a listening port have SO_LINGER 0: if the process dies,
+// the 4-tuple is free at once.
+package reuseport

@@ -1,0 +1,48 @@
+package reuseport
+
+import (
+	"errors"
+	"os"
+)
+
+// errNoReuseOption marks that the system refused the socket options for reuse.
+var errNoReuseOption = errors.New("reuseport: socket options for reuse refused")
+
+// errSelfConnection is the fault of a dial that reached its own socket.
+var errSelfConnection = errors.New("reuseport: connected to itself")
+
+// localFault says whether a failed dial blames the local address, and how. Only
+// then is another local address worth a SYN; NoCause means that err is the
+// answer. The error of a dial is *net.OpError{*os.SyscallError{Errno}}, so the
+// errno is found by errors.Is alone.
+func localFault(err error) Cause {
+	switch {
+	case errors.Is(err, errSelfConnection):
+		return SelfConnection
+	case errors.Is(err, errNoReuseOption):
+		return NoListener
+	}
+	var call *os.SyscallError
+	if !errors.As(err, &call) {
+		return NoCause
+	}
+	if call.Syscall == "bind" {
+		return bindFault(call.Err)
+	}
+	if isAddrInUse(call.Err) || isAddrNotAvail(call.Err) {
+		return TupleInUse // EADDRNOTAVAIL on Linux, EADDRINUSE elsewhere
+	}
+	return NoCause
+}
+
+// bindFault sorts what bind refuses. Whatever it refuses, no SYN has left.
+func bindFault(err error) Cause {
+	switch {
+	case isAddrInUse(err):
+		return BindConflict
+	case errors.Is(err, os.ErrPermission):
+		return BindDenied
+	default:
+		return AddrGone
+	}
+}

@@ -1,0 +1,19 @@
+package reuseport
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+)
+
+// Plan 9 has error strings instead of numbers, and no reuse of ports: these
+// serve Listen alone.
+func isAddrInUse(err error) bool { return strings.Contains(err.Error(), "address in use") }
+
+func isAddrNotAvail(err error) bool { return strings.Contains(err.Error(), "address not available") }
+
+// outOfResources says whether err speaks of a limit that the process or the
+// system has reached, not of what was asked for.
+func outOfResources(err error) bool {
+	return errors.Is(err, syscall.EMFILE)
+}

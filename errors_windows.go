@@ -1,0 +1,18 @@
+package reuseport
+
+import (
+	"errors"
+
+	"golang.org/x/sys/windows"
+)
+
+// Winsock reports its own numbers (10048, 10049), which package syscall's
+// EADDRINUSE and EADDRNOTAVAIL of Windows are not.
+func isAddrInUse(err error) bool    { return errors.Is(err, windows.WSAEADDRINUSE) }
+func isAddrNotAvail(err error) bool { return errors.Is(err, windows.WSAEADDRNOTAVAIL) }
+
+// outOfResources says whether err speaks of a limit that the process or the
+// system has reached, not of what was asked for.
+func outOfResources(err error) bool {
+	return errors.Is(err, windows.WSAEMFILE) || errors.Is(err, windows.WSAENOBUFS)
+}

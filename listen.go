@@ -1,0 +1,275 @@
+package reuseport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"syscall"
+
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// Listen listens on laddr: the multiaddrs of DialContext; of a name the first
+// address (IPv4 before IPv6). /ip6 listens for IPv6 alone; ListenPort serves both
+// families. Accept returns a *Conn. The listener has the further methods File and
+// SyscallConn, as *net.TCPListener has them.
+//
+// The port is exclusive unless Shared is set: whoever listens on it already, in
+// this process or another, makes Listen fail with EADDRINUSE. (A connection that
+// happens to own the port as its ephemeral port does so too.) What others can
+// still take is in the package documentation under "Exclusive listening".
+//
+// t itself may listen on one address as often as it likes: the listeners are
+// handles of one socket, closing one loses nothing, and the last Close frees the
+// port. Not so on Windows without Shared, where the second Listen fails.
+//
+// The accept queue has the system's maximum length (net.core.somaxconn on Linux).
+// After Shutdown the error is net.ErrClosed.
+func (t *Transport) Listen(laddr ma.Multiaddr) (manet.Listener, error) {
+	g, err := parseMultiaddr(laddr)
+	if err != nil {
+		return nil, err
+	}
+	if g.host != "" {
+		if g.addr, err = g.first(context.Background()); err != nil {
+			return nil, &net.OpError{Op: "listen", Net: "tcp", Err: err}
+		}
+	}
+	return t.open(listenAddr{AddrPort: g.addr})
+}
+
+// ListenPort listens on a port of all addresses, IPv4 and IPv6, with one
+// dual-stack socket; IPv4 peers show as IPv4. Port 0 lets the system pick. Where
+// IPv6 is off, or a system has no dual-stack sockets (OpenBSD), it listens on IPv4 alone.
+// For the rest see Listen.
+func (t *Transport) ListenPort(port uint16) (manet.Listener, error) {
+	any := netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+	l, err := t.open(listenAddr{AddrPort: any, dual: true})
+	if err == nil || !noIPv6(err) {
+		return l, err
+	}
+	return t.open(listenAddr{AddrPort: wildcard(netip.IPv4Unspecified(), port)})
+}
+
+// noIPv6 says whether listening failed because the system has no IPv6.
+func noIPv6(err error) bool {
+	return isAddrNotAvail(err) || errors.Is(err, syscall.EAFNOSUPPORT)
+}
+
+// first returns the address to listen on for a name: IPv4 if it has one.
+func (g target) first(ctx context.Context) (netip.AddrPort, error) {
+	addrs, err := g.resolve(ctx)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	for _, a := range addrs {
+		if a.Addr().Is4() {
+			return a, nil
+		}
+	}
+	return addrs[0], nil
+}
+
+// open makes a handle of the socket on laddr, a new one or one of ours.
+func (t *Transport) open(laddr listenAddr) (manet.Listener, error) {
+	r := &t.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.load()
+	if now.shut {
+		return nil, errShutdown
+	}
+	if sock := now.find(laddr); sock != nil {
+		l, err := t.duplicate(sock)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return l, err
+		}
+	}
+	tcp, err := t.bind(laddr, now)
+	if err != nil {
+		return nil, err
+	}
+	return t.register(tcp)
+}
+
+// bind makes a listening socket: exclusively, or shared where the user or our own
+// overlapping listener asks for it.
+func (t *Transport) bind(laddr listenAddr, now *snapshot) (*net.TCPListener, error) {
+	if t.Shared {
+		return listen(laddr, t.control().then(setReuse))
+	}
+	tcp, err := listen(laddr, t.control().then(exclusive))
+	if err == nil || !isAddrInUse(err) || !now.overlaps(laddr) {
+		return tcp, err
+	}
+	// A wildcard beside one of our specific addresses, or the reverse: the kernel
+	// lets it in only with the options of port sharing (TestWildcardBesideSpecific).
+	return listen(laddr, t.control().then(setReuse))
+}
+
+// listen is net.Listen with our options. A Multipath TCP socket, Go's default,
+// does not pass later socket options on to the TCP sockets beneath it.
+func listen(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
+	lc := net.ListenConfig{Control: control}
+	lc.SetMultipathTCP(false)
+	nw, address := network(laddr.Addr()), laddr.String()
+	if laddr.dual {
+		// Package net knows whether both families are there.
+		nw, address = "tcp", ":"+strconv.Itoa(int(laddr.Port()))
+	}
+	l, err := lc.Listen(context.Background(), nw, address)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
+// register prepares a new socket for reuse and enters it. The caller holds mu.
+func (t *Transport) register(tcp *net.TCPListener) (manet.Listener, error) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, tcp.Close())
+	}
+	sock := &socket{laddr: listenAddr{AddrPort: netAddr(tcp.Addr())}}
+	sock.laddr.dual = sock.laddr.Addr() == netip.IPv6Unspecified() && isDual(raw)
+	sock.reusable = t.Shared || t.makeReusable(sock.laddr, raw)
+	sock.lingers = inheritLinger(raw) == nil // where not, Accept sets it
+	l := &listener{t: t, tcp: tcp}
+	t.registry.add(sock, l)
+	return l, nil
+}
+
+// makeReusable lets our dials bind the port of an exclusive listener. Where the
+// system refuses, the listener works without reuse.
+func (t *Transport) makeReusable(laddr listenAddr, raw syscall.RawConn) bool {
+	if err := allowReuse(raw); err != nil {
+		t.log().Debug("no port reuse", "laddr", laddr.String(), "err", err)
+		return false
+	}
+	if err := guard(laddr, t.control()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		t.log().Warn("listener has no guard against later joiners", "laddr", laddr.String(), "err", err)
+	}
+	return true
+}
+
+// isDual says whether a socket on [::] serves IPv4 too.
+func isDual(raw syscall.RawConn) bool {
+	v6only, err := isV6Only(raw)
+	return err == nil && !v6only
+}
+
+// duplicate makes a further handle of a socket of ours. The caller holds mu.
+func (t *Transport) duplicate(sock *socket) (manet.Listener, error) {
+	f, err := sock.handles[0].File()
+	if err != nil {
+		return nil, err
+	}
+	nl, err := net.FileListener(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	l := &listener{t: t, tcp: nl.(*net.TCPListener), socket: sock}
+	sock.handles = append(sock.handles, l)
+	return l, nil
+}
+
+// controlFunc is a function for net.Dialer.Control and net.ListenConfig.Control.
+// A nil one does nothing.
+type controlFunc func(network, address string, c syscall.RawConn) error
+
+// control is the user's control function.
+func (t *Transport) control() controlFunc { return t.Control }
+
+// then returns a control function that calls f and, if it is content, g.
+func (f controlFunc) then(g controlFunc) controlFunc {
+	if f == nil {
+		return g
+	}
+	return func(network, address string, c syscall.RawConn) error {
+		if err := f(network, address, c); err != nil {
+			return err
+		}
+		return g(network, address, c)
+	}
+}
+
+// reuseControl is for sockets that dial from a listening port.
+func (t *Transport) reuseControl() controlFunc { return t.control().then(markedReuse) }
+
+// markedReuse is setReuse with an error that localFault knows.
+func markedReuse(network, address string, c syscall.RawConn) error {
+	if err := setReuse(network, address, c); err != nil {
+		return fmt.Errorf("%w: %w", errNoReuseOption, err)
+	}
+	return nil
+}
+
+// exclusive is for sockets that listen exclusively.
+func exclusive(network, address string, c syscall.RawConn) error { return setExclusive(c) }
+
+// listener is a handle of a listening socket.
+type listener struct {
+	t      *Transport
+	tcp    *net.TCPListener
+	socket *socket
+}
+
+var _ interface {
+	manet.Listener
+	syscall.Conn
+	File() (*os.File, error)
+} = (*listener)(nil)
+
+// Accept waits for the next connection, a *Conn, which it gives to the caller.
+func (l *listener) Accept() (manet.Conn, error) {
+	tcp, err := l.tcp.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{TCPConn: tcp}
+	if l.socket.lingers {
+		return c, nil
+	}
+	if err := c.SetLinger(0); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// Close closes this handle; Accept on it returns net.ErrClosed. Dials stop using
+// the port with the last handle, and the port is free. Connections stay open. A
+// second Close returns net.ErrClosed.
+func (l *listener) Close() error {
+	l.t.registry.remove(l)
+	return l.tcp.Close()
+}
+
+// Addr returns the address the socket is bound to.
+func (l *listener) Addr() net.Addr { return l.tcp.Addr() }
+
+// Multiaddr returns Addr as a multiaddr.
+func (l *listener) Multiaddr() ma.Multiaddr {
+	m, err := manet.FromNetAddr(l.tcp.Addr())
+	if err != nil {
+		return nil // no TCP address fails here
+	}
+	return m
+}
+
+// SyscallConn gives access to the socket, as net.TCPListener.SyscallConn does.
+func (l *listener) SyscallConn() (syscall.RawConn, error) { return l.tcp.SyscallConn() }
+
+// File returns a duplicate of the descriptor, to hand to another process. It
+// belongs to the caller; closing it does not affect the listener, nor the reverse.
+func (l *listener) File() (*os.File, error) {
+	raw, err := l.tcp.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return dupSocket(raw)
+}

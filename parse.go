@@ -1,0 +1,135 @@
+package reuseport
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// target is what a multiaddr or a network and an address ask for: an address, or
+// a name with the network to look it up in.
+type target struct {
+	addr netip.AddrPort // valid unless host is set
+	host string
+	ip   string // "ip", "ip4" or "ip6", as net.Resolver.LookupNetIP wants it
+	port uint16
+}
+
+// parseMultiaddr reads /ip4, /ip6, /ip6zone, /dns, /dns4, /dns6 with /tcp,
+// straight from the multiaddr's bytes.
+func parseMultiaddr(m ma.Multiaddr) (target, error) {
+	wrong := func() (target, error) {
+		return target{}, fmt.Errorf("%w: multiaddr %q", ErrWrongProto, m.String())
+	}
+	rest, zone := []ma.Component(m), ""
+	if len(rest) == 3 && rest[0].Code() == ma.P_IP6ZONE && rest[1].Code() == ma.P_IP6 {
+		rest, zone = rest[1:], rest[0].Value()
+	}
+	if len(rest) != 2 || rest[1].Code() != ma.P_TCP {
+		return wrong()
+	}
+	port := binary.BigEndian.Uint16(rest[1].RawValue())
+	switch rest[0].Code() {
+	case ma.P_IP4, ma.P_IP6:
+		ip, ok := netip.AddrFromSlice(rest[0].RawValue())
+		if !ok {
+			return wrong()
+		}
+		return target{addr: netip.AddrPortFrom(ip.Unmap().WithZone(zone), port)}, nil
+	case ma.P_DNS:
+		return target{host: rest[0].Value(), ip: "ip", port: port}, nil
+	case ma.P_DNS4:
+		return target{host: rest[0].Value(), ip: "ip4", port: port}, nil
+	case ma.P_DNS6:
+		return target{host: rest[0].Value(), ip: "ip6", port: port}, nil
+	}
+	return wrong()
+}
+
+// ipNetworks maps a TCP network to the one to look names up in.
+func ipNetwork(network string) (string, error) {
+	switch network {
+	case "tcp":
+		return "ip", nil
+	case "tcp4":
+		return "ip4", nil
+	case "tcp6":
+		return "ip6", nil
+	}
+	return "", fmt.Errorf("%w: network %q", ErrWrongProto, network)
+}
+
+// parseNetAddress reads what net.Dial takes: "tcp", "tcp4" or "tcp6" and
+// host:port, the port a number or a service's name.
+func parseNetAddress(ctx context.Context, network, address string) (target, error) {
+	ip, err := ipNetwork(network)
+	if err != nil {
+		return target{}, err
+	}
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return target{}, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	if err != nil {
+		return target{}, err
+	}
+	if host == "" {
+		host = "localhost" // as net.Dial: the local system
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return target{host: host, ip: ip, port: uint16(port)}, nil
+	}
+	addr = addr.Unmap()
+	if ip == "ip4" && !addr.Is4() || ip == "ip6" && addr.Is4() {
+		return target{}, &net.AddrError{Err: "no address of network " + network, Addr: host}
+	}
+	return target{addr: netip.AddrPortFrom(addr, uint16(port))}, nil
+}
+
+// resolve returns the addresses that g stands for, in the resolver's order.
+func (g target) resolve(ctx context.Context) ([]netip.AddrPort, error) {
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, g.ip, g.host)
+	if err != nil {
+		return nil, err
+	}
+	addrs := make([]netip.AddrPort, len(ips))
+	for i, ip := range ips {
+		addrs[i] = netip.AddrPortFrom(ip.Unmap(), g.port)
+	}
+	return addrs, nil
+}
+
+// dialable is raddr with an unspecified address replaced by loopback, which is
+// where every system connects it to; so it is a loopback target for all that
+// follows.
+func dialable(raddr netip.AddrPort) netip.AddrPort {
+	if !raddr.Addr().IsUnspecified() {
+		return raddr
+	}
+	return netip.AddrPortFrom(loopbackOf(raddr.Addr()), raddr.Port())
+}
+
+// netAddr is a TCP address of package net as a netip.AddrPort, an IPv4-mapped one
+// as IPv4. It is the zero value for anything else.
+func netAddr(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok || tcp == nil {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// network names the TCP network of an address.
+func network(addr netip.Addr) string {
+	if addr.Is4() {
+		return "tcp4"
+	}
+	return "tcp6"
+}

@@ -1,0 +1,61 @@
+package reuseport
+
+import "sync/atomic"
+
+// Stats is what a Transport has counted since it was made. The counters only
+// grow; they are read one by one, so that a sum may be off by a dial in flight.
+type Stats struct {
+	DialsReused uint64 // connections that left from a listening port
+	DialsNew    uint64 // connections that left from another port, for any cause
+	DialsFailed uint64 // dials that returned an error
+
+	// NewByCause splits DialsNew: by policy, for want of a listener, and the
+	// dials that fell back because a listening port was tried and failed.
+	NewByCause map[Cause]uint64
+
+	Listeners int // open listeners, each handle counted
+}
+
+// counters are the sources of Stats.
+type counters struct {
+	reused atomic.Uint64
+	failed atomic.Uint64
+	fresh  [causes]atomic.Uint64
+}
+
+// count books the end of a dial.
+func (c *counters) count(conn *Conn) {
+	if conn.reused {
+		c.reused.Add(1)
+		return
+	}
+	c.fresh[conn.cause].Add(1)
+}
+
+// Stats returns the counters of t. The result is the caller's.
+func (t *Transport) Stats() Stats {
+	s := Stats{
+		DialsReused: t.counters.reused.Load(),
+		DialsFailed: t.counters.failed.Load(),
+		NewByCause:  make(map[Cause]uint64),
+	}
+	for c := range causes {
+		if n := t.counters.fresh[c].Load(); n > 0 {
+			s.NewByCause[c] = n
+			s.DialsNew += n
+		}
+	}
+	s.Listeners = t.registry.count()
+	return s
+}
+
+// count returns how many handles are open.
+func (r *registry) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, sock := range r.load().sockets {
+		n += len(sock.handles)
+	}
+	return n
+}

@@ -1,0 +1,186 @@
+package reuseport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// Transport listens on TCP ports and dials from them.
+//
+// The zero value is ready. A Transport must not be copied, and its fields must
+// not be changed after its first use. All methods are safe for concurrent use.
+type Transport struct {
+	// PortUse says from which port a dial may leave. Zero is PreferReuse.
+	// WithPortUse overrides it for one dial. A value that is none of the
+	// constants makes every dial fail with ErrBadPortUse.
+	PortUse PortUse
+
+	// Shared lets other Transports and other processes of the same user listen
+	// on the ports of this one, if they ask for it too (SO_REUSEPORT before
+	// bind). Linux spreads connections over all who share; FreeBSD 12 and later
+	// does so too; on other BSDs and macOS the last who bound gets them all.
+	// False, the default, makes Listen fail with EADDRINUSE where somebody
+	// listens already. On Windows a port is reused only if Shared is set, since
+	// there exclusive listening and reuse exclude each other.
+	Shared bool
+
+	// Control, if not nil, is called on every socket before it is bound, as
+	// net.Dialer.Control and net.ListenConfig.Control are: for marks, interface
+	// binding and the like. It is also called on the UDP socket that asks the
+	// kernel for a source address (network "udp4" or "udp6"; no packet is
+	// sent). Its error is the answer of the dial or the listen. It may be called
+	// from several goroutines at once.
+	Control func(network, address string, c syscall.RawConn) error
+
+	// Logger receives what operators want to know: dials that fell back (debug),
+	// listeners that lost a safeguard or died (warn). Nil is silent.
+	Logger *slog.Logger
+
+	registry registry
+	counters counters
+}
+
+var (
+	// ErrWrongProto says that a multiaddr is not one of /ip4, /ip6,
+	// /ip6zone/…/ip6, /dns, /dns4 or /dns6 followed by /tcp and nothing else, or
+	// that a network is not "tcp", "tcp4" or "tcp6".
+	ErrWrongProto = errors.New("reuseport: not a TCP address")
+
+	// ErrNoReuse says that RequireReuse was asked for and no listener's port
+	// could be used.
+	ErrNoReuse = errors.New("reuseport: no listening port to dial from")
+
+	// ErrTupleInUse says that RequireReuse was asked for and the 4-tuple of
+	// listening port and remote address belongs to another connection, which may
+	// be one that the peer is opening right now.
+	ErrTupleInUse = errors.New("reuseport: 4-tuple in use")
+
+	// ErrBadPortUse says that a PortUse is none of the constants.
+	ErrBadPortUse = errors.New("reuseport: invalid PortUse")
+
+	// errShutdown is what Listen and Dial return after Shutdown.
+	errShutdown = fmt.Errorf("reuseport: transport is shut down: %w", net.ErrClosed)
+)
+
+// Shutdown closes every listener of t. Later Listen and Dial calls fail with
+// net.ErrClosed; connections stay open and belong to their users. A second call
+// does nothing. The error joins what closing the listeners returned.
+func (t *Transport) Shutdown(ctx context.Context) error {
+	var errs []error
+	for _, l := range t.registry.shut() {
+		if err := l.tcp.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, ctx.Err())...)
+}
+
+func (t *Transport) log() *slog.Logger {
+	if t.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return t.Logger
+}
+
+// socket is one listening socket. Its handles are listeners whose descriptors
+// are duplicates of one another, so that closing one loses no connection.
+type socket struct {
+	laddr    listenAddr
+	reusable bool // dials may bind its port
+	lingers  bool // what it accepts has SO_LINGER 0 already
+	handles  []*listener
+}
+
+// snapshot is the state of the registry at one moment. It is never changed once
+// published, so that a dial reads it without a lock.
+type snapshot struct {
+	sockets []*socket
+	addrs   []listenAddr // of the reusable sockets, oldest first
+	shut    bool
+}
+
+// registry keeps the listeners of a Transport. Writers hold mu and publish a new
+// snapshot; readers load the current one.
+type registry struct {
+	mu      sync.Mutex
+	current atomic.Pointer[snapshot]
+}
+
+func (r *registry) load() *snapshot {
+	if s := r.current.Load(); s != nil {
+		return s
+	}
+	return &snapshot{}
+}
+
+// publish makes sockets the current state. The caller holds mu.
+func (r *registry) publish(sockets []*socket, shut bool) {
+	s := &snapshot{sockets: sockets, shut: shut}
+	for _, sock := range sockets {
+		if sock.reusable {
+			s.addrs = append(s.addrs, sock.laddr)
+		}
+	}
+	r.current.Store(s)
+}
+
+// find returns our socket on exactly laddr, or nil.
+func (s *snapshot) find(laddr listenAddr) *socket {
+	i := slices.IndexFunc(s.sockets, func(sock *socket) bool { return sock.laddr == laddr })
+	if i < 0 {
+		return nil
+	}
+	return s.sockets[i]
+}
+
+// overlaps says whether one of our sockets holds laddr's port on an address
+// that includes laddr or is included in it.
+func (s *snapshot) overlaps(laddr listenAddr) bool {
+	return slices.ContainsFunc(s.sockets, func(sock *socket) bool { return sock.laddr.overlaps(laddr) })
+}
+
+// add enters a socket with its first handle. The caller holds mu.
+func (r *registry) add(sock *socket, l *listener) {
+	l.socket = sock
+	sock.handles = []*listener{l}
+	r.publish(append(slices.Clone(r.load().sockets), sock), false)
+}
+
+// remove takes a handle out, and its socket with the last one. It reports false
+// if the handle was not there any more.
+func (r *registry) remove(l *listener) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := slices.Index(l.socket.handles, l)
+	if i < 0 {
+		return false
+	}
+	l.socket.handles = slices.Delete(l.socket.handles, i, i+1)
+	if len(l.socket.handles) > 0 {
+		return true
+	}
+	now := r.load()
+	rest := slices.DeleteFunc(slices.Clone(now.sockets), func(s *socket) bool { return s == l.socket })
+	r.publish(rest, now.shut)
+	return true
+}
+
+// shut empties the registry for good and returns the handles it held.
+func (r *registry) shut() []*listener {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []*listener
+	for _, sock := range r.load().sockets {
+		all = append(all, sock.handles...)
+		sock.handles = nil
+	}
+	r.publish(nil, true)
+	return all
+}
