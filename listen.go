@@ -8,10 +8,13 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/reusetransport/reuseport/internal/accept"
 )
 
 // Listen listens on laddr: the multiaddrs of DialContext; of a name the first
@@ -135,13 +138,19 @@ func (t *Transport) register(tcp *net.TCPListener) (manet.Listener, error) {
 	if err != nil {
 		return nil, errors.Join(err, tcp.Close())
 	}
-	sock := &socket{laddr: listenAddr{AddrPort: netAddr(tcp.Addr())}}
-	sock.laddr.dual = sock.laddr.Addr() == netip.IPv6Unspecified() && isDual(raw)
+	sock := newSocket(tcp, raw)
 	sock.reusable = t.Shared || t.makeReusable(sock.laddr, raw)
 	sock.lingers = inheritLinger(raw) == nil // where not, Accept sets it
-	l := &listener{t: t, tcp: tcp}
+	l := t.newListener(tcp, sock)
 	t.registry.add(sock, l)
 	return l, nil
+}
+
+// newSocket describes a listening socket.
+func newSocket(tcp *net.TCPListener, raw syscall.RawConn) *socket {
+	sock := &socket{laddr: listenAddr{AddrPort: netAddr(tcp.Addr())}}
+	sock.laddr.dual = sock.laddr.Addr() == netip.IPv6Unspecified() && isDual(raw)
+	return sock
 }
 
 // makeReusable lets our dials bind the port of an exclusive listener. Where the
@@ -173,7 +182,7 @@ func (t *Transport) duplicate(sock *socket) (manet.Listener, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	l := &listener{t: t, tcp: nl.(*net.TCPListener), socket: sock}
+	l := t.newListener(nl.(*net.TCPListener), sock)
 	sock.handles = append(sock.handles, l)
 	return l, nil
 }
@@ -212,11 +221,49 @@ func markedReuse(network, address string, c syscall.RawConn) error {
 // exclusive is for sockets that listen exclusively.
 func exclusive(network, address string, c syscall.RawConn) error { return setExclusive(c) }
 
+// WrapListener makes t dial from the port of a listener made elsewhere: socket
+// activation, a hand-over from an earlier process, an interface binding of its own. It
+// sets SO_REUSEPORT on the socket, and nothing else that another process which
+// shares the socket could notice: SO_LINGER 0 is set on each accepted connection.
+// Where the system refuses, the listener works without reuse. Whether the port is
+// exclusive was decided when tcp was bound.
+//
+// tcp belongs to t from now on: closing what is returned closes tcp, and other
+// descriptors of the same socket, in this process or another, stay open. On error
+// tcp is untouched and stays the caller's: it is nil or closed (net.ErrClosed), or t
+// is shut down (net.ErrClosed).
+func (t *Transport) WrapListener(tcp *net.TCPListener) (manet.Listener, error) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, &net.OpError{Op: "wrap", Net: "tcp", Err: err}
+	}
+	t.registry.mu.Lock()
+	defer t.registry.mu.Unlock()
+	if t.registry.load().shut {
+		return nil, errShutdown
+	}
+	if err := raw.Control(func(uintptr) {}); err != nil {
+		return nil, err // closed
+	}
+	sock := newSocket(tcp, raw)
+	if err := allowReuse(raw); err != nil {
+		t.log().Debug("no port reuse", "laddr", sock.laddr.String(), "err", err)
+	} else {
+		sock.reusable = true
+	}
+	l := t.newListener(tcp, sock)
+	t.registry.add(sock, l)
+	return l, nil
+}
+
 // listener is a handle of a listening socket.
 type listener struct {
-	t      *Transport
-	tcp    *net.TCPListener
-	socket *socket
+	t       *Transport
+	tcp     *net.TCPListener
+	socket  *socket
+	backoff accept.Backoff
+	closed  chan struct{} // closed by the first Close
+	once    sync.Once
 }
 
 var _ interface {
@@ -225,20 +272,56 @@ var _ interface {
 	File() (*os.File, error)
 } = (*listener)(nil)
 
+func (t *Transport) newListener(tcp *net.TCPListener, sock *socket) *listener {
+	l := &listener{t: t, tcp: tcp, socket: sock, closed: make(chan struct{})}
+	l.backoff.Notify = l.swallowed
+	return l
+}
+
 // Accept waits for the next connection, a *Conn, which it gives to the caller.
+// Errors that are not the listener's end do not reach the caller: a connection
+// that was aborted in the queue is skipped, and while descriptors or buffers are
+// out Accept tries again after 5 ms, doubling to 1 s. It returns net.ErrClosed
+// after Close, and the system's error if the socket itself has died (EBADF,
+// EINVAL); dials have then stopped using its port.
 func (l *listener) Accept() (manet.Conn, error) {
-	tcp, err := l.tcp.AcceptTCP()
+	tcp, err := accept.Next(&l.backoff, l.closed, l.tcp.AcceptTCP)
 	if err != nil {
-		return nil, err
+		return nil, l.ended(err)
 	}
 	c := &Conn{TCPConn: tcp}
-	if l.socket.lingers {
-		return c, nil
+	if !l.socket.lingers {
+		if err := c.SetLinger(0); err != nil {
+			return nil, errors.Join(err, tcp.Close())
+		}
 	}
-	if err := c.SetLinger(0); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
+	l.t.counters.accepted.Add(1)
 	return c, nil
+}
+
+// swallowed counts an error that Accept goes on after, and logs the first of a
+// burst that makes it wait.
+func (l *listener) swallowed(e accept.Event) {
+	if e.Kind == accept.Harmless {
+		l.t.counters.acceptSkipped.Add(1)
+		return
+	}
+	l.t.counters.acceptDelayed.Add(1)
+	if e.First {
+		l.t.log().Warn("accept waits", "laddr", l.Addr().String(), "err", e.Err)
+	}
+}
+
+// ended sorts the error that ends Accept and takes a dead socket out of the
+// registry.
+func (l *listener) ended(err error) error {
+	if err == net.ErrClosed { // woken from a wait; AcceptTCP itself returns *net.OpError
+		return &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: err}
+	}
+	if accept.Classify(err) == accept.Dead && l.t.registry.remove(l) {
+		l.t.log().Warn("listener died", "laddr", l.Addr().String(), "err", err)
+	}
+	return err
 }
 
 // Close closes this handle; Accept on it returns net.ErrClosed. Dials stop using
@@ -246,6 +329,12 @@ func (l *listener) Accept() (manet.Conn, error) {
 // second Close returns net.ErrClosed.
 func (l *listener) Close() error {
 	l.t.registry.remove(l)
+	return l.closeSocket()
+}
+
+// closeSocket closes the descriptor and wakes an Accept that waits.
+func (l *listener) closeSocket() error {
+	l.once.Do(func() { close(l.closed) })
 	return l.tcp.Close()
 }
 

@@ -13,7 +13,10 @@ type Stats struct {
 	// dials that fell back because a listening port was tried and failed.
 	NewByCause map[Cause]uint64
 
-	Listeners int // open listeners, each handle counted
+	Listeners     int    // open listeners, each handle counted
+	Accepted      uint64 // connections that Accept returned
+	AcceptSkipped uint64 // connections that died in the queue before Accept got them
+	AcceptDelayed uint64 // times that Accept waited for descriptors or buffers
 }
 
 // counters are the sources of Stats.
@@ -21,6 +24,8 @@ type counters struct {
 	reused atomic.Uint64
 	failed atomic.Uint64
 	fresh  [causes]atomic.Uint64
+
+	accepted, acceptSkipped, acceptDelayed atomic.Uint64
 }
 
 // count books the end of a dial.
@@ -38,6 +43,11 @@ func (t *Transport) Stats() Stats {
 		DialsReused: t.counters.reused.Load(),
 		DialsFailed: t.counters.failed.Load(),
 		NewByCause:  make(map[Cause]uint64),
+
+		Listeners:     t.registry.count(),
+		Accepted:      t.counters.accepted.Load(),
+		AcceptSkipped: t.counters.acceptSkipped.Load(),
+		AcceptDelayed: t.counters.acceptDelayed.Load(),
 	}
 	for c := range causes {
 		if n := t.counters.fresh[c].Load(); n > 0 {
@@ -45,7 +55,6 @@ func (t *Transport) Stats() Stats {
 			s.DialsNew += n
 		}
 	}
-	s.Listeners = t.registry.count()
 	return s
 }
 

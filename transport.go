@@ -75,7 +75,7 @@ var (
 func (t *Transport) Shutdown(ctx context.Context) error {
 	var errs []error
 	for _, l := range t.registry.shut() {
-		if err := l.tcp.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := l.closeSocket(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}
@@ -148,7 +148,6 @@ func (s *snapshot) overlaps(laddr listenAddr) bool {
 
 // add enters a socket with its first handle. The caller holds mu.
 func (r *registry) add(sock *socket, l *listener) {
-	l.socket = sock
 	sock.handles = []*listener{l}
 	r.publish(append(slices.Clone(r.load().sockets), sock), false)
 }
