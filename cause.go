@@ -32,6 +32,14 @@ const (
 	// SelfConnection: from the listening port the dial reached itself.
 	SelfConnection
 
+	// HedgeWon: the SYN from the listening port was unanswered, and a second dial
+	// from an ephemeral port was answered.
+	HedgeWon
+
+	// PathSilent: HedgeWon was the end of an earlier dial to this host, or to
+	// hosts of many networks.
+	PathSilent
+
 	causes // how many there are
 )
 
@@ -39,7 +47,7 @@ const (
 func (c Cause) String() string {
 	names := [causes]string{
 		"none", "policy", "no listener", "4-tuple in use", "bind conflict",
-		"address gone", "bind denied", "self-connection",
+		"address gone", "bind denied", "self-connection", "hedge won", "path silent",
 	}
 	if c >= causes {
 		return fmt.Sprintf("Cause(%d)", uint8(c))

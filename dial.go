@@ -25,7 +25,8 @@ func (t *Transport) Dial(raddr ma.Multiaddr) (manet.Conn, error) {
 // order.
 //
 // Only faults of the local address (4-tuple taken, bind conflict, address gone)
-// make it try another one; any other error is the answer after one SYN. The error
+// make it try another one; any other error is the answer after one SYN. A SYN that
+// stays unanswered may be hedged, see Transport.HedgeDelay. The error
 // joins all that failed, the first one first: errors.Is finds the errno and
 // context.Canceled or context.DeadlineExceeded, errors.As the *net.OpError, whose
 // text has the addresses. With RequireReuse it is ErrNoReuse or ErrTupleInUse
@@ -179,7 +180,7 @@ func (a *attempt) source(ctx context.Context, needed bool) (netip.Addr, error) {
 func (a *attempt) tryEach(ctx context.Context, source netip.Addr) (*Conn, error) {
 	var room [4]netip.AddrPort // more listeners than that cost an allocation
 	for _, laddr := range selectAddrs(room[:0], a.listeners, a.raddr, source, rand.Uint32()) {
-		c, err := a.t.connect(ctx, laddr, a.raddr)
+		c, err := a.fromShared(ctx, laddr)
 		if err == nil {
 			return a.finish(c)
 		}
@@ -244,6 +245,7 @@ func (a *attempt) finish(tcp *net.TCPConn) (*Conn, error) {
 		if err := c.SetLinger(0); err != nil {
 			return nil, errors.Join(err, tcp.Close())
 		}
+		a.t.handshaken(c)
 	} else if c.cause == NoCause {
 		c.cause = NoListener // the kernel chose an address that nobody listens on
 	}

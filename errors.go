@@ -11,6 +11,10 @@ var errNoReuseOption = errors.New("reuseport: socket options for reuse refused")
 // errSelfConnection is the fault of a dial that reached its own socket.
 var errSelfConnection = errors.New("reuseport: connected to itself")
 
+// errPathBlocked is the fault of a local address that was not tried, on the
+// advice of pathHealth.
+var errPathBlocked = errors.New("reuseport: what left this port was not answered lately")
+
 // localFault says whether a failed dial blames the local address, and how. Only
 // then is another local address worth a SYN; NoCause means that err is the
 // answer. The error of a dial is *net.OpError{*os.SyscallError{Errno}}, so the
@@ -19,6 +23,8 @@ func localFault(err error) Cause {
 	switch {
 	case errors.Is(err, errSelfConnection):
 		return SelfConnection
+	case errors.Is(err, errPathBlocked):
+		return PathSilent
 	case errors.Is(err, errNoReuseOption):
 		return NoListener
 	}

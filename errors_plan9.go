@@ -12,6 +12,8 @@ func isAddrInUse(err error) bool { return strings.Contains(err.Error(), "address
 
 func isAddrNotAvail(err error) bool { return strings.Contains(err.Error(), "address not available") }
 
+func isRefused(err error) bool { return strings.Contains(err.Error(), "connection refused") }
+
 // outOfResources says whether err speaks of a limit that the process or the
 // system has reached, not of what was asked for.
 func outOfResources(err error) bool {

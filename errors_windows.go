@@ -11,6 +11,8 @@ import (
 func isAddrInUse(err error) bool    { return errors.Is(err, windows.WSAEADDRINUSE) }
 func isAddrNotAvail(err error) bool { return errors.Is(err, windows.WSAEADDRNOTAVAIL) }
 
+func isRefused(err error) bool { return errors.Is(err, windows.WSAECONNREFUSED) }
+
 // outOfResources says whether err speaks of a limit that the process or the
 // system has reached, not of what was asked for.
 func outOfResources(err error) bool {

@@ -13,6 +13,12 @@ type Stats struct {
 	// dials that fell back because a listening port was tried and failed.
 	NewByCause map[Cause]uint64
 
+	Hedges    uint64 // hedges started, see Transport.HedgeDelay
+	HedgeWins uint64 // hedges that became the result of their dial
+
+	// Paths lists what dials from listening ports have shown, by source.
+	Paths []Path
+
 	Listeners     int    // open listeners, each handle counted
 	Accepted      uint64 // connections that Accept returned
 	AcceptSkipped uint64 // connections that died in the queue before Accept got them
@@ -24,6 +30,8 @@ type counters struct {
 	reused atomic.Uint64
 	failed atomic.Uint64
 	fresh  [causes]atomic.Uint64
+
+	hedges, hedgeWins atomic.Uint64
 
 	accepted, acceptSkipped, acceptDelayed atomic.Uint64
 }
@@ -43,6 +51,10 @@ func (t *Transport) Stats() Stats {
 		DialsReused: t.counters.reused.Load(),
 		DialsFailed: t.counters.failed.Load(),
 		NewByCause:  make(map[Cause]uint64),
+
+		Hedges:    t.counters.hedges.Load(),
+		HedgeWins: t.counters.hedgeWins.Load(),
+		Paths:     t.health.list(),
 
 		Listeners:     t.registry.count(),
 		Accepted:      t.counters.accepted.Load(),

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Transport listens on TCP ports and dials from them.
@@ -40,11 +41,29 @@ type Transport struct {
 	Control func(network, address string, c syscall.RawConn) error
 
 	// Logger receives what operators want to know: dials that fell back (debug),
-	// listeners that lost a safeguard or died (warn). Nil is silent.
+	// listeners that lost a safeguard or died (warn), paths that turned blocked
+	// (warn) and recovered (info), each once a turn. Nil is silent.
 	Logger *slog.Logger
+
+	// HedgeDelay is how long the SYN of a dial from a listening port may stay
+	// unanswered before a second dial, the hedge, starts from an ephemeral port;
+	// the first to connect is the result. Zero is 1 s, negative is never.
+	//
+	// A hedge starts only towards global addresses, under PreferReuse, and while
+	// the path (source address and port) is unproven: a completed handshake
+	// proves it for 5 minutes. A Transport starts at most 32 hedges and one more
+	// every 5 s, not counting those that won; each sends the SYNs of a plain dial.
+	// A host that answered a hedge and not the listening port is dialed from an
+	// ephemeral port for 30 s, and then tried again. Each network (/16, in IPv6
+	// /32) with such a host halves the delay, down to an eighth; 24 of them with
+	// no handshake between block the path: dials leave from ephemeral ports, but
+	// for one in 30 s that tries the listening port again. One handshake ends the
+	// block, and 10 minutes without news end it too. See Stats.Paths.
+	HedgeDelay time.Duration
 
 	registry registry
 	counters counters
+	health   health
 }
 
 var (

@@ -1,0 +1,229 @@
+package reuseport
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// defaultHedgeDelay is what a zero Transport.HedgeDelay stands for.
+const defaultHedgeDelay = time.Second
+
+// hedgeDelay is HedgeDelay with its default.
+func (t *Transport) hedgeDelay() time.Duration {
+	return cmp.Or(t.HedgeDelay, defaultHedgeDelay)
+}
+
+// fromShared dials from a listening port as the health of its path advises:
+// alone, with a hedge behind it, or not at all (errPathBlocked).
+func (a *attempt) fromShared(ctx context.Context, laddr netip.AddrPort) (*net.TCPConn, error) {
+	if a.use == RequireReuse || a.t.HedgeDelay < 0 || !isGlobal(a.raddr.Addr()) {
+		return a.t.connect(ctx, laddr, a.raddr)
+	}
+	advice, err := a.advice(ctx, laddr)
+	if err != nil {
+		return nil, err
+	}
+	switch advice.use {
+	case useEphemeral:
+		return nil, &net.OpError{Op: "dial", Net: network(a.raddr.Addr()), Source: net.TCPAddrFromAddrPort(laddr),
+			Addr: net.TCPAddrFromAddrPort(a.raddr), Err: errPathBlocked}
+	case useHedged:
+		return a.hedged(ctx, laddr, advice.headStart)
+	}
+	return a.t.connect(ctx, laddr, a.raddr)
+}
+
+// advice asks the path's health. The source address is looked up only if a path
+// of this port has shown a fault.
+func (a *attempt) advice(ctx context.Context, laddr netip.AddrPort) (advice, error) {
+	health := &a.t.health
+	if !health.watched(laddr) {
+		return advice{useHedged, a.t.hedgeDelay()}, nil
+	}
+	source, err := a.pathOf(ctx, laddr)
+	if err != nil {
+		return advice{}, err
+	}
+	return health.advise(source, a.raddr.Addr(), a.t.hedgeDelay()), nil
+}
+
+// pathOf is laddr with the source address that the kernel would choose.
+func (a *attempt) pathOf(ctx context.Context, laddr netip.AddrPort) (netip.AddrPort, error) {
+	if !laddr.Addr().IsUnspecified() {
+		return laddr, nil
+	}
+	source, err := a.source(ctx, true)
+	return netip.AddrPortFrom(source, laddr.Port()), err
+}
+
+// A hedge is the second dial of a dial: it starts when the SYN from the
+// listening port has been unanswered for the head start, and leaves from an
+// ephemeral port. The first to connect is the dial's result, the other one is
+// closed.
+type hedge struct {
+	a     *attempt
+	laddr netip.AddrPort
+	ctx   context.Context    // of the hedge's own dial
+	stop  context.CancelFunc // ends the dial from the listening port
+	timer *time.Timer
+
+	mu   sync.Mutex
+	over bool // the dial has its result; what the hedge brings is closed
+	conn *net.TCPConn
+	err  error
+}
+
+// hedged dials from laddr with a hedge behind it.
+func (a *attempt) hedged(ctx context.Context, laddr netip.AddrPort, headStart time.Duration) (*net.TCPConn, error) {
+	hedgeCtx, stopHedge := context.WithCancel(ctx)
+	defer stopHedge()
+	shared, stopShared := context.WithCancel(ctx)
+	defer stopShared()
+	h := &hedge{a: a, laddr: laddr, ctx: hedgeCtx, stop: stopShared}
+	h.arm(headStart)
+	c, err := a.t.connect(shared, laddr, a.raddr)
+	return h.settle(c, err)
+}
+
+// arm lets run start after d, unless the dial has its result.
+func (h *hedge) arm(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.over {
+		h.timer = time.AfterFunc(d, h.run)
+	}
+}
+
+// run is the hedge, on a goroutine of its own. While the budget is spent it asks
+// again, eight times in a HedgeDelay.
+func (h *hedge) run() {
+	t := h.a.t
+	source, err := h.a.pathOf(h.ctx, h.laddr)
+	if err != nil {
+		return // the dial is over
+	}
+	switch t.health.mayHedge(source, h.a.raddr.Addr()) {
+	case hedgeNever:
+		return
+	case hedgeLater:
+		h.arm(headStart(t.hedgeDelay(), headStartShift))
+		return
+	}
+	t.counters.hedges.Add(1)
+	h.done(t.connectNew(h.ctx, h.a.raddr))
+}
+
+// done hands in what the hedge brought. A connection ends the other dial, and so
+// does a refusal: it is the peer's answer. Any other error leaves the other dial
+// to go on.
+func (h *hedge) done(c *net.TCPConn, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over {
+		closeLoser(c)
+		return
+	}
+	h.conn, h.err = c, err
+	if c != nil || isRefused(err) {
+		h.stop()
+	}
+}
+
+// settle ends the hedge and decides between the two. The listening port is
+// preferred if both are connected.
+func (h *hedge) settle(c *net.TCPConn, err error) (*net.TCPConn, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.over = true
+	h.timer.Stop()
+	switch {
+	case c != nil:
+		closeLoser(h.conn)
+		return c, nil
+	case h.conn != nil:
+		h.won()
+		return h.conn, nil
+	case h.err == nil:
+		return nil, err
+	case isRefused(h.err):
+		return nil, h.err
+	}
+	return nil, errors.Join(err, h.err)
+}
+
+// won books that the hedge is the result.
+func (h *hedge) won() {
+	h.a.cause = HedgeWon
+	h.a.t.counters.hedgeWins.Add(1)
+	source := netip.AddrPortFrom(netAddr(h.conn.LocalAddr()).Addr(), h.laddr.Port())
+	if h.a.t.health.hedgeWon(source, h.a.raddr.Addr()) {
+		h.a.t.log().Warn("path blocked: dials leave from ephemeral ports", "source", source, "raddr", h.a.raddr)
+	}
+}
+
+// closeLoser closes a connection that nobody asked for any more, with a FIN: its
+// port is an ephemeral one, so that TIME_WAIT is in nobody's way.
+func closeLoser(c *net.TCPConn) {
+	if c != nil {
+		_ = c.Close() // nothing was written, so nothing can be lost
+	}
+}
+
+// handshaken books a connection that left from a listening port.
+func (t *Transport) handshaken(c *Conn) {
+	local, remote := netAddr(c.LocalAddr()), netAddr(c.RemoteAddr())
+	if isGlobal(remote.Addr()) && t.health.handshaken(local, remote.Addr()) {
+		t.log().Info("path recovered: dials leave from the listening port again", "source", local, "raddr", remote)
+	}
+}
+
+// health is pathHealth with a lock and a clock.
+type health struct {
+	mu    sync.Mutex
+	paths pathHealth
+}
+
+func (h *health) watched(laddr netip.AddrPort) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.paths.watched(laddr.Port(), laddr.Addr())
+}
+
+func (h *health) advise(source netip.AddrPort, raddr netip.Addr, hedgeDelay time.Duration) advice {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.paths.advise(source, raddr, hedgeDelay, time.Now())
+}
+
+func (h *health) mayHedge(source netip.AddrPort, raddr netip.Addr) hedgeAnswer {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.paths.mayHedge(source, raddr, time.Now())
+}
+
+func (h *health) handshaken(source netip.AddrPort, raddr netip.Addr) (recovered bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.paths.handshaken(source, raddr, time.Now())
+}
+
+func (h *health) hedgeWon(source netip.AddrPort, raddr netip.Addr) (blocked bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.paths.hedgeWon(source, raddr, time.Now())
+}
+
+// list returns what is known of all paths, ordered by source.
+func (h *health) list() []Path {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	paths := h.paths.list(time.Now())
+	slices.SortFunc(paths, func(a, b Path) int { return a.Source.Compare(b.Source) })
+	return paths
+}
