@@ -1,0 +1,90 @@
+package lab_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/reusetransport/reuseport/lab"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) {
+	lab.Main(m, lab.Roles{"plain": plain})
+}
+
+// plainDial asks a plain host for a connection.
+type plainDial struct {
+	From    string // local address; empty = the kernel's choice
+	To      string
+	Timeout time.Duration
+}
+
+// plain is a host on the kernel's TCP alone, without the transport: it tells
+// each connection the address it came from.
+func plain(p *lab.Process) error {
+	lab.Handle(p, "listen", plainListen)
+	lab.Handle(p, "observe", plainObserve)
+	return p.Serve()
+}
+
+func plainListen(ctx context.Context, addr string) (string, error) {
+	lc := net.ListenConfig{Control: reuse}
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	context.AfterFunc(ctx, func() { l.Close() })
+	go tellPeers(l)
+	return l.Addr().String(), nil
+}
+
+func tellPeers(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if _, err := c.Write([]byte(c.RemoteAddr().String())); err != nil {
+			return
+		}
+		c.Close()
+	}
+}
+
+// plainObserve dials and returns the address that the other side sees.
+func plainObserve(ctx context.Context, d plainDial) (netip.AddrPort, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel()
+	dialer := net.Dialer{Control: reuse}
+	if d.From != "" {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(d.From))
+	}
+	c, err := dialer.DialContext(ctx, "tcp", d.To)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	defer c.Close()
+	b := make([]byte, 64)
+	n, err := c.Read(b)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return netip.ParseAddrPort(string(b[:n]))
+}
+
+func reuse(_, _ string, c syscall.RawConn) error {
+	var err error
+	if ctl := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+		if err == nil {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		}
+	}); ctl != nil {
+		return ctl
+	}
+	return err
+}

@@ -1,0 +1,333 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	// buildLimit bounds how long a network may take to stand, twenty hosts on
+	// a busy machine included.
+	buildLimit = 90 * time.Second
+
+	// closeLimit bounds how long the hosts may take to end.
+	closeLimit = 30 * time.Second
+)
+
+// Network is a running topology. Its methods may be called concurrently.
+// It ends with Close, or with the process that built it.
+type Network struct {
+	topo   Topology
+	keeper *session
+	hosts  map[string]*session
+	cmd    *exec.Cmd
+	output *syncBuffer
+}
+
+// Log is what a wire recorded, in the order of arrival.
+type Log struct {
+	Packets []Packet
+	Missed  int // packets that came after the log was full
+}
+
+// Start builds t for a test and closes it with the test. The test is skipped
+// where namespaces are refused, unless the environment has CI set: then it fails.
+// It also fails if a host does not pass, see [Role].
+func Start(t testing.TB, topo Topology) *Network {
+	t.Helper()
+	n, err := Build(t.Context(), topo)
+	if errors.Is(err, ErrRefused) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() && n.Output() != "" {
+			t.Logf("the hosts wrote:\n%s", n.Output())
+		}
+	})
+	return n
+}
+
+// Build makes the namespaces of topo, joins them, starts the hosts and returns
+// when all of them serve. Errors: [ErrTopology], [ErrRefused], or what a role
+// returned. ctx bounds the building only. The caller closes the network.
+func Build(ctx context.Context, topo Topology) (*Network, error) {
+	if _, err := plan(topo); err != nil {
+		return nil, err
+	}
+	if os.Getenv(envKind) != "" {
+		return nil, fmt.Errorf("%w: a host cannot build a network", ErrTopology)
+	}
+	n, err := start(topo)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, buildLimit)
+	defer cancel()
+	if err := n.waitReady(ctx); err != nil {
+		err = errors.Join(err, n.kill())
+		return nil, fmt.Errorf("%w\n%s", refusal(err), n.Output())
+	}
+	return n, nil
+}
+
+// start starts the keeper, with the pipes of the hosts to come.
+func start(topo Topology) (*Network, error) {
+	n := &Network{topo: topo, hosts: map[string]*session{}, output: &syncBuffer{}}
+	pipes, err := n.openPipes()
+	defer closeAll(pipes)
+	if err != nil {
+		return nil, err
+	}
+	// The keeper's own two pipes come last here, and first for it.
+	own, hosts := pipes[len(pipes)-2:], pipes[:len(pipes)-2]
+	n.cmd, err = startKeeper(own[0], own[1], hosts, n.output)
+	if err != nil {
+		n.closeInputs()
+		return nil, err
+	}
+	return n, nil
+}
+
+// openPipes makes a session for each process and returns the ends that the
+// processes get: input and output of each host by name, then the keeper's.
+func (n *Network) openPipes() ([]*os.File, error) {
+	var theirs []*os.File
+	for _, name := range append(actors(n.topo), kindKeeper) {
+		s, files, err := newPipes(name)
+		theirs = append(theirs, files...)
+		if err != nil {
+			return theirs, err
+		}
+		if name == kindKeeper {
+			n.keeper = s
+		} else {
+			n.hosts[name] = s
+		}
+	}
+	return theirs, nil
+}
+
+func newPipes(name string) (*session, []*os.File, error) {
+	theirIn, in, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	out, theirOut, err := os.Pipe()
+	if err != nil {
+		return nil, []*os.File{theirIn}, errors.Join(err, in.Close())
+	}
+	return newSession(name, in, out), []*os.File{theirIn, theirOut}, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close() // pipe ends that were handed on: nothing was written here
+	}
+}
+
+func (n *Network) closeInputs() {
+	for _, s := range n.hosts {
+		_ = s.in.Close() // nobody reads it
+	}
+	_ = n.keeper.in.Close() // nobody reads it
+}
+
+func (n *Network) waitReady(ctx context.Context) error {
+	if err := n.keeper.waitReady(ctx); err != nil {
+		return fmt.Errorf("%w (does TestMain call lab.Main?)", err)
+	}
+	if err := n.keeper.call(ctx, "build", n.topo, nil); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.hosts)) {
+		if err := n.hosts[name].waitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// actors lists the hosts that are processes, sorted.
+func actors(t Topology) []string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(t.Hosts)) {
+		if t.Hosts[name].Role != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Close ends the hosts and the network. It returns an error if a role failed,
+// a process crashed or reported a data race, or one does not end.
+func (n *Network) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	for _, s := range n.hosts {
+		s.end()
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(n.hosts)) {
+		errs = append(errs, n.hosts[name].wait(ctx))
+	}
+	errs = append(errs, n.closeKeeper(ctx))
+	return errors.Join(errs...)
+}
+
+func (n *Network) closeKeeper(ctx context.Context) error {
+	var bad map[string]string
+	if err := n.keeper.call(ctx, "exits", none{}, &bad); err != nil {
+		return errors.Join(err, n.kill())
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(bad)) {
+		errs = append(errs, fmt.Errorf("lab: %s: %s", name, bad[name]))
+	}
+	n.keeper.end()
+	if err := n.keeper.wait(ctx); err != nil {
+		return errors.Join(append(errs, err, n.kill())...)
+	}
+	return errors.Join(append(errs, n.cmd.Wait())...)
+}
+
+// kill ends everything at once: the keeper is the init process of the others.
+func (n *Network) kill() error {
+	n.closeInputs()
+	if err := n.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	_ = n.cmd.Wait() // "signal: killed", as asked for
+	return nil
+}
+
+// Output is what the hosts and the lab wrote to standard output and error.
+func (n *Network) Output() string { return n.output.String() }
+
+// Call asks a host to do op with in, and waits for its answer in out, which may
+// be nil. Errors: [RemoteError], [ErrEnded], or that of ctx, whose end does not
+// end the op there.
+func (n *Network) Call(ctx context.Context, host, op string, in, out any) error {
+	s, ok := n.hosts[host]
+	if !ok {
+		return fmt.Errorf("%w: no host %q with a role", ErrTopology, host)
+	}
+	return s.call(ctx, op, in, out)
+}
+
+// Call is [Network.Call] with the answer as a result.
+func Call[Out any](ctx context.Context, n *Network, host, op string, in any) (Out, error) {
+	var out Out
+	err := n.Call(ctx, host, op, in, &out)
+	return out, err
+}
+
+func (n *Network) tell(op string, in, out any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	return n.keeper.call(ctx, op, in, out)
+}
+
+// AddAddr gives a host more addresses on a link, written as in [On].
+func (n *Network) AddAddr(host, link, addrs string) error {
+	return n.tell("addAddr", change{Host: host, Link: link, Addr: addrs}, nil)
+}
+
+// DelAddr takes addresses from a host. The kernel drops the routes that used them.
+func (n *Network) DelAddr(host, link, addrs string) error {
+	return n.tell("delAddr", change{Host: host, Link: link, Addr: addrs}, nil)
+}
+
+// AddRoute adds a route, or replaces the one to the same prefix in its table.
+func (n *Network) AddRoute(host string, r Route) error {
+	return n.tell("addRoute", change{Host: host, Route: r}, nil)
+}
+
+// DelRoute deletes a route.
+func (n *Network) DelRoute(host string, r Route) error {
+	return n.tell("delRoute", change{Host: host, Route: r}, nil)
+}
+
+// AddRule adds a policy rule.
+func (n *Network) AddRule(host string, r Rule) error {
+	return n.tell("addRule", change{Host: host, Rule: r}, nil)
+}
+
+// DelRule deletes a policy rule.
+func (n *Network) DelRule(host string, r Rule) error {
+	return n.tell("delRule", change{Host: host, Rule: r}, nil)
+}
+
+// SetLink takes a host's link up or down.
+func (n *Network) SetLink(host, link string, up bool) error {
+	return n.tell("setLink", change{Host: host, Link: link, Up: up}, nil)
+}
+
+// SetSysctl sets a sysctl of a host, by its dotted name below net.
+func (n *Network) SetSysctl(host, name, value string) error {
+	return n.tell("setSysctl", change{Host: host, Sysctl: name, Value: value}, nil)
+}
+
+// SetWire changes what a wire does to the frames that come from now on.
+func (n *Network) SetWire(wire string, w Wire) error {
+	return n.tell("setWire", change{Link: wire, Wire: w}, nil)
+}
+
+// Log returns what a wire recorded so far.
+func (n *Network) Log(wire string) (Log, error) {
+	var l Log
+	err := n.tell("log", wire, &l)
+	return l, err
+}
+
+// ClearLog makes a wire forget what it recorded.
+func (n *Network) ClearLog(wire string) error { return n.tell("clearLog", wire, nil) }
+
+// SYNs returns the packets that open a connection, the lost and the dropped too.
+func (l Log) SYNs() []Packet { return l.Select(Packet.IsSYN) }
+
+// Select returns the packets for which keep is true.
+func (l Log) Select(keep func(Packet) bool) []Packet {
+	var some []Packet
+	for _, p := range l.Packets {
+		if keep(p) {
+			some = append(some, p)
+		}
+	}
+	return some
+}
+
+// syncBuffer is a buffer that a process writes while a test reads.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+var _ io.Writer = (*syncBuffer)(nil)
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
