@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/libp2p/go-reuseport v0.4.0
 	github.com/multiformats/go-multiaddr v0.16.1
+	golang.org/x/net v0.60.0
 	golang.org/x/sys v0.49.0
 )
 

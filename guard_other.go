@@ -9,3 +9,6 @@ import "errors"
 func guard(laddr listenAddr, control controlFunc) error {
 	return errors.ErrUnsupported
 }
+
+// keepBindFlat is for Linux alone, whose bind has a memory to be set right.
+func keepBindFlat(port uint16) error { return errors.ErrUnsupported }

@@ -163,7 +163,15 @@ func (t *Transport) makeReusable(laddr listenAddr, raw syscall.RawConn) bool {
 	if err := guard(laddr, t.control()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		t.log().Warn("listener has no guard against later joiners", "laddr", laddr.String(), "err", err)
 	}
+	t.flatten(laddr)
 	return true
+}
+
+// flatten keeps the cost of bind independent of live connections, where it can.
+func (t *Transport) flatten(laddr listenAddr) {
+	if err := keepBindFlat(laddr.Port()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		t.log().Debug("bind may get slower with live connections", "laddr", laddr.String(), "err", err)
+	}
 }
 
 // isDual says whether a socket on [::] serves IPv4 too.
@@ -250,6 +258,7 @@ func (t *Transport) WrapListener(tcp *net.TCPListener) (manet.Listener, error) {
 		t.log().Debug("no port reuse", "laddr", sock.laddr.String(), "err", err)
 	} else {
 		sock.reusable = true
+		t.flatten(sock.laddr)
 	}
 	l := t.newListener(tcp, sock)
 	t.registry.add(sock, l)

@@ -111,7 +111,7 @@ func selectAddrs(dst []netip.AddrPort, listeners []listenAddr, raddr netip.AddrP
 func appendSpecific(dst []netip.AddrPort, listeners []listenAddr, raddr netip.AddrPort, source netip.Addr) []netip.AddrPort {
 	if source.IsValid() {
 		for _, l := range listeners {
-			if l.class() == specific && l.Addr() == source {
+			if l.class() == specific && l.Addr() == source && l.serves(raddr.Addr()) {
 				dst = appendAddr(dst, l.AddrPort, raddr)
 			}
 		}
