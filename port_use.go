@@ -40,17 +40,24 @@ func (u PortUse) String() string {
 type portUseKey struct{}
 
 // WithPortUse returns a context with which a dial of any Transport follows use
-// instead of Transport.PortUse. A context is the one thing that crosses call
-// chains such as go-libp2p's unchanged.
+// instead of Transport.PortUse. A context crosses most call chains unchanged, but
+// not all: the swarm of go-libp2p makes a new one for its dials.
 func WithPortUse(ctx context.Context, use PortUse) context.Context {
 	return context.WithValue(ctx, portUseKey{}, use)
 }
 
+// PortUseOf returns what WithPortUse put into ctx, and whether it did. It is for
+// those who wrap a Transport and choose ports where their caller did not.
+func PortUseOf(ctx context.Context) (PortUse, bool) {
+	use, ok := ctx.Value(portUseKey{}).(PortUse)
+	return use, ok
+}
+
 // portUse is the policy in force for one dial.
 func (t *Transport) portUse(ctx context.Context) (PortUse, error) {
-	use := t.PortUse
-	if u, ok := ctx.Value(portUseKey{}).(PortUse); ok {
-		use = u
+	use, ok := PortUseOf(ctx)
+	if !ok {
+		use = t.PortUse
 	}
 	if use < PreferReuse || use > RequireReuse {
 		return use, fmt.Errorf("%w: %v", ErrBadPortUse, use)

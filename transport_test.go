@@ -196,6 +196,16 @@ func TestPortUse(t *testing.T) {
 	wantErr(t, err, reuseport.ErrBadPortUse)
 }
 
+func TestPortUseOf(t *testing.T) {
+	if use, ok := reuseport.PortUseOf(context.Background()); ok {
+		t.Errorf("%v in a context that has none", use)
+	}
+	ctx := reuseport.WithPortUse(context.Background(), reuseport.PreferReuse)
+	if use, ok := reuseport.PortUseOf(ctx); use != reuseport.PreferReuse || !ok {
+		t.Errorf("%v, %t; want PreferReuse, true", use, ok)
+	}
+}
+
 // TestRequireReuseSendsNothing counts sockets of dials that RequireReuse fails.
 func TestRequireReuseSendsNothing(t *testing.T) {
 	var n atomic.Int32
