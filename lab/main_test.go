@@ -13,7 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	lab.Main(m, lab.Roles{"plain": plain})
+	lab.Main(m, lab.Roles{"plain": plain, "fails": fails, "leaves": leaves, "breaks": breaks})
 }
 
 // plainDial asks a plain host for a connection.
@@ -28,6 +28,11 @@ type plainDial struct {
 func plain(p *lab.Process) error {
 	lab.Handle(p, "listen", plainListen)
 	lab.Handle(p, "observe", plainObserve)
+	lab.Handle(p, "interfaces", interfaces)
+	lab.Handle(p, "sysctl", readSysctl)
+	lab.Handle(p, "sum", sumStream)
+	lab.Handle(p, "stream", sendStream)
+	lab.Handle(p, "flood", flood)
 	return p.Serve()
 }
 
@@ -61,7 +66,11 @@ func plainObserve(ctx context.Context, d plainDial) (netip.AddrPort, error) {
 	defer cancel()
 	dialer := net.Dialer{Control: reuse}
 	if d.From != "" {
-		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(d.From))
+		local, err := net.ResolveTCPAddr("tcp", d.From)
+		if err != nil {
+			return netip.AddrPort{}, err
+		}
+		dialer.LocalAddr = local
 	}
 	c, err := dialer.DialContext(ctx, "tcp", d.To)
 	if err != nil {

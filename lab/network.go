@@ -75,13 +75,13 @@ func Build(ctx context.Context, topo Topology) (*Network, error) {
 	}
 	n, err := start(topo)
 	if err != nil {
-		return nil, refusal(err)
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, buildLimit)
 	defer cancel()
 	if err := n.waitReady(ctx); err != nil {
 		err = errors.Join(err, n.kill())
-		return nil, fmt.Errorf("%w\n%s", refusal(err), n.Output())
+		return nil, fmt.Errorf("%w\n%s", err, n.Output())
 	}
 	return n, nil
 }
@@ -99,7 +99,7 @@ func start(topo Topology) (*Network, error) {
 	n.cmd, err = startKeeper(own[0], own[1], hosts, n.output)
 	if err != nil {
 		n.closeInputs()
-		return nil, err
+		return nil, refusal(err)
 	}
 	return n, nil
 }
@@ -153,7 +153,7 @@ func (n *Network) waitReady(ctx context.Context) error {
 		return fmt.Errorf("%w (does TestMain call lab.Main?)", err)
 	}
 	if err := n.keeper.call(ctx, "build", n.topo, nil); err != nil {
-		return err
+		return refusal(err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(n.hosts)) {
 		if err := n.hosts[name].waitReady(ctx); err != nil {

@@ -21,6 +21,9 @@ func startKeeper(in, out *os.File, pipes []*os.File, log io.Writer) (*exec.Cmd, 
 			return cmd, nil
 		}
 	}
+	if errors.Is(err, syscall.EINVAL) { // no such kind of namespace
+		err = errors.Join(err, syscall.ENOSYS)
+	}
 	return nil, fmt.Errorf("starting in new namespaces: %w", err)
 }
 
@@ -42,12 +45,12 @@ func keeperAttr(flags uintptr) *syscall.SysProcAttr {
 	return attr
 }
 
-// refusal marks the errors by which a kernel refuses namespaces or has no
-// support for what fills them: no permission, no quota, not compiled in.
+// refusal marks the errors by which a kernel refuses namespaces or what fills
+// them: no permission, no quota, /proc/sys not writable, not compiled in.
 func refusal(err error) error {
 	for _, no := range []error{
-		syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.ENOSYS, syscall.EINVAL,
-		syscall.EUSERS, syscall.EOPNOTSUPP, syscall.EPROTONOSUPPORT, syscall.EAFNOSUPPORT,
+		syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS, syscall.EROFS, syscall.ENOSYS,
+		syscall.EOPNOTSUPP, syscall.EPROTONOSUPPORT, syscall.EAFNOSUPPORT,
 	} {
 		if errors.Is(err, no) {
 			return fmt.Errorf("%w: %w", ErrRefused, err)

@@ -147,7 +147,8 @@ type Wire struct {
 	Delay time.Duration
 
 	// Jitter is the most that is added to Delay, evenly distributed for each
-	// frame. What one host sent stays in order. Zero or negative = none.
+	// frame. What one host sent stays in order, so that a burst is as late as
+	// its slowest frame so far. Zero or negative = none.
 	Jitter time.Duration
 
 	// Loss is the part of frames that get lost, 0 to 1.
