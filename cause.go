@@ -29,7 +29,8 @@ const (
 	// with a listener on port 443 that systemd opened.
 	BindDenied
 
-	// SelfConnection: from the listening port the dial reached itself.
+	// SelfConnection: the target is the only listener that fits, and from its own
+	// port the dial would be connected to itself.
 	SelfConnection
 
 	// HedgeWon: the SYN from the listening port was unanswered, and a second dial

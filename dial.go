@@ -223,7 +223,7 @@ func (a *attempt) noReuse() error {
 // fromNewPort dials from an ephemeral port and remembers why.
 func (a *attempt) fromNewPort(ctx context.Context) (*Conn, error) {
 	if a.cause == NoCause {
-		a.cause = NoListener
+		a.cause = noCandidate(a.listeners, a.raddr)
 	}
 	c, err := a.t.connectNew(ctx, a.raddr)
 	if err != nil {
@@ -234,6 +234,16 @@ func (a *attempt) fromNewPort(ctx context.Context) (*Conn, error) {
 			"raddr", a.raddr, "cause", a.cause.String(), "err", a.faults[0])
 	}
 	return a.finish(c)
+}
+
+// noCandidate says why there was no local address to try.
+func noCandidate(listeners []listenAddr, raddr netip.AddrPort) Cause {
+	for _, l := range listeners {
+		if l.serves(raddr.Addr()) && l.covers(raddr) {
+			return SelfConnection
+		}
+	}
+	return NoListener
 }
 
 // finish wraps a connection. Whether it reuses a port is read off the socket.

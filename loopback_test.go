@@ -282,13 +282,12 @@ func childSink([]string) error {
 	}
 	fmt.Println(portOf(l.Addr()))
 	go func() {
-		var kept []net.Conn
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			kept = append(kept, c)
+			defer c.Close() // when the listener ends, not before
 		}
 	}()
 	_, err = io.Copy(io.Discard, os.Stdin)
