@@ -1,0 +1,123 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// rawHost is the floor: the fewest system calls that dial from a listening port,
+// on blocking sockets, with no poller, no keep-alive and no addresses read back.
+// It dials from its first listener, or from an ephemeral port if it has none.
+type rawHost struct {
+	laddr unix.Sockaddr
+}
+
+func openRaw() Host { return new(rawHost) }
+
+// rawConn is a connected descriptor.
+type rawConn int
+
+func (h *rawHost) Listen(a *Addr) (Listener, error) {
+	fd, err := rawSocket(h.laddr == nil)
+	if err != nil {
+		return nil, err
+	}
+	l := rawListener(fd)
+	if err := unix.Bind(fd, sockaddr(a.AddrPort)); err != nil {
+		return nil, closeAfter(l, "bind", err)
+	}
+	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
+		return nil, closeAfter(l, "listen", err)
+	}
+	if h.laddr == nil {
+		h.laddr = sockaddr(localAddrPort(l))
+	}
+	return l, nil
+}
+
+func (h *rawHost) Dial(_ context.Context, a *Addr) (Conn, error) {
+	fd, err := rawSocket(h.laddr != nil)
+	if err != nil {
+		return nil, err
+	}
+	c := rawConn(fd)
+	if h.laddr != nil {
+		if err := unix.Bind(fd, h.laddr); err != nil {
+			return nil, closeAfter(c, "bind", err)
+		}
+	}
+	if err := unix.Connect(fd, sockaddr(a.AddrPort)); err != nil {
+		return nil, closeAfter(c, "connect", err)
+	}
+	return c, nil
+}
+
+// rawSocket makes a TCP socket, with the options of port reuse if asked for.
+func rawSocket(reuse bool) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil || !reuse {
+		return fd, os.NewSyscallError("socket", err)
+	}
+	for _, opt := range []int{unix.SO_REUSEADDR, unix.SO_REUSEPORT} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, 1); err != nil {
+			return 0, closeAfter(rawConn(fd), "setsockopt", err)
+		}
+	}
+	return fd, nil
+}
+
+// closeAfter closes c because a system call failed, and names the call. The error
+// of the close adds nothing to it.
+func closeAfter(c Conn, call string, err error) error {
+	_ = c.Close()
+	return os.NewSyscallError(call, err)
+}
+
+// SetLinger sets SO_LINGER as net.TCPConn does.
+func (c rawConn) SetLinger(sec int) error {
+	l := unix.Linger{Onoff: 1, Linger: int32(sec)}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptLinger(int(c), unix.SOL_SOCKET, unix.SO_LINGER, &l))
+}
+
+// Close closes the descriptor.
+func (c rawConn) Close() error { return os.NewSyscallError("close", unix.Close(int(c))) }
+
+// rawListener is a listening descriptor.
+type rawListener int
+
+// Accept waits in the system call.
+func (l rawListener) Accept() (Conn, error) {
+	fd, _, err := unix.Accept4(int(l), unix.SOCK_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("accept4", err)
+	}
+	return rawConn(fd), nil
+}
+
+// Close wakes Accept, which close alone does not, and closes.
+func (l rawListener) Close() error {
+	// shutdown of a socket that does not listen yet fails, which does no harm.
+	_ = unix.Shutdown(int(l), unix.SHUT_RDWR)
+	return rawConn(l).Close()
+}
+
+// Addr is the bound address.
+func (l rawListener) Addr() net.Addr {
+	sa, err := unix.Getsockname(int(l))
+	if err != nil {
+		return nil // a listening socket of ours has a name
+	}
+	in := sa.(*unix.SockaddrInet4)
+	return &net.TCPAddr{IP: in.Addr[:], Port: in.Port}
+}
+
+// sockaddr is an IPv4 address for a system call.
+func sockaddr(ap netip.AddrPort) unix.Sockaddr {
+	return &unix.SockaddrInet4{Addr: ap.Addr().Unmap().As4(), Port: int(ap.Port())}
+}

@@ -1,0 +1,116 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// scenarios are the rows of the table, at a scale.
+func scenarios(sz scale) []Scenario {
+	rows := slices.Concat(dialRows(), linkRows(sz), failRows(sz), rateRows(), liveRows(sz), otherRows())
+	for i := range rows {
+		if rows[i].Unit == "" {
+			rows[i].Unit = "ns"
+		}
+		if rows[i].Base == "" {
+			rows[i].Base = plain
+		}
+		if rows[i].lim == (Limit{}) {
+			rows[i].lim = Limit{400, 25 * time.Millisecond}
+		}
+	}
+	return rows
+}
+
+// atMost is a goal for a ratio of times.
+func atMost(of string, l float64) Goal { return Goal{What: "ratio", Of: of, Limit: l} }
+
+// atLeast is a goal for a ratio of rates.
+func atLeast(of string, l float64) Goal { return Goal{What: "ratio", Of: of, Limit: l, Least: true} }
+
+// everyone is a goal for the share of operations.
+func everyone() Goal { return Goal{What: "share", Limit: 1, Least: true} }
+
+func dialRows() []Scenario {
+	goals := []Goal{
+		atMost(libp2p, 0.93), atMost(plain, 1.02),
+		{What: "allocs", Limit: 22}, {What: "bytes", Limit: 700}, everyone(),
+	}
+	return []Scenario{
+		{Name: "dial/unspecified", Title: "dial + reset, unspecified listener", Claim: "reused", Goals: goals, open: openDial(onUnspecified)},
+		{Name: "dial/loopback", Title: "dial + reset, loopback listener", Claim: "reused", Goals: goals, open: openDial(onLoopback)},
+	}
+}
+
+func linkRows(sz scale) []Scenario {
+	var rows []Scenario
+	for _, n := range sz.links {
+		rows = append(rows, Scenario{
+			Name: fmt.Sprintf("dial/specific/links=%d", n), Title: fmt.Sprintf("dial + reset, specific listener, %d links", n),
+			Claim: "reused", Links: n, open: openDial(onSpecific),
+			Goals: []Goal{atMost(plain, 1.05), {What: "allocs", Limit: 25}, everyone()},
+		}, Scenario{
+			Name: fmt.Sprintf("dial/two-ports/links=%d", n), Title: fmt.Sprintf("dial + reset, two specific listeners on two ports, %d links", n),
+			Claim: "reused", Links: n, open: openDial(onTwoPorts),
+			Goals: []Goal{atMost(plain, 1.25), everyone()},
+		})
+	}
+	return rows
+}
+
+func failRows(sz scale) []Scenario {
+	return []Scenario{
+		{Name: "dial/refused", Title: "dial, refused", Goals: []Goal{atMost(plain, 1.05)}, open: openRefused},
+		{Name: "dial/held", Title: "second dial + reset to a held peer", Goals: []Goal{atMost(plain, 1.20)}, open: openHeld},
+		{
+			Name: "dial/silent", Title: "dial, on-link host that answers no ARP", Links: sz.links[0], once: true,
+			Goals: []Goal{atMost(plain, 1.05)}, open: openSilent,
+		},
+	}
+}
+
+func rateRows() []Scenario {
+	lim := Limit{1 << 30, 150 * time.Millisecond}
+	var rows []Scenario
+	for _, n := range []int{8, 64} {
+		rows = append(rows, Scenario{
+			Name: fmt.Sprintf("parallel/goroutines=%d", n), Title: fmt.Sprintf("parallel dials + resets, %d goroutines, listeners coming and going", n),
+			Unit: "ops/s", Claim: "reused", lim: lim, Goals: []Goal{atLeast(plain, 1), everyone()}, open: openParallel(n),
+		})
+	}
+	for _, n := range []int{8, 32} {
+		rows = append(rows, Scenario{
+			Name: fmt.Sprintf("accept/clients=%d", n), Title: fmt.Sprintf("accept + close, %d clients", n),
+			Unit: "ops/s", lim: lim, Goals: []Goal{atLeast(plain, 0.98)}, open: openAccept(n),
+		})
+	}
+	return rows
+}
+
+func liveRows(sz scale) []Scenario {
+	var rows []Scenario
+	for _, n := range sz.live {
+		rows = append(rows, Scenario{
+			Name: fmt.Sprintf("dial/live=%d", n), Title: fmt.Sprintf("dial with %d live connections, alternating sources", n),
+			Live: n, Goals: []Goal{atMost(plain, 1.15)}, open: openLive(n),
+		})
+	}
+	return rows
+}
+
+func otherRows() []Scenario {
+	return []Scenario{
+		{
+			Name: "heap", Title: "heap per live dialed connection", Unit: "B", lim: Limit{1000, time.Second},
+			Goals: []Goal{{What: "value", Limit: 380}}, open: openHeap,
+		},
+		{
+			Name: "close", Title: "Close with everything acknowledged (SO_LINGER 0 elsewhere)", Claim: "peer read EOF",
+			Goals: []Goal{atMost(plain, 1.6), everyone()}, open: openClose,
+		},
+		{Name: "listen", Title: "Listen + Close", Base: libp2p, Goals: []Goal{atMost(libp2p, 1.2)}, open: openListen},
+	}
+}
