@@ -17,8 +17,9 @@ import (
 type Conn struct {
 	*net.TCPConn
 
-	reused bool
-	cause  Cause
+	reused    bool
+	cause     Cause
+	direction Direction
 
 	laddr atomic.Pointer[ma.Multiaddr] // made when first asked for
 	raddr atomic.Pointer[ma.Multiaddr]
@@ -46,6 +47,27 @@ func (c *Conn) Reused() bool { return c.reused }
 // Cause says why a dialed connection does not reuse a listening port. It is
 // NoCause for a reused or accepted connection.
 func (c *Conn) Cause() Cause { return c.cause }
+
+// Direction says whether the connection was dialed or accepted. Of a punch it is
+// Accepted if the peer's SYN came first and arrived at a listener; then the other
+// side has Dialed. A simultaneous open is Dialed on both sides.
+func (c *Conn) Direction() Direction { return c.direction }
+
+// Direction is how a connection came about.
+type Direction uint8
+
+const (
+	Dialed   Direction = iota // our SYN began it, or both sides' at one time
+	Accepted                  // it arrived at a listener
+)
+
+// String returns "dialed" or "accepted".
+func (d Direction) String() string {
+	if d == Accepted {
+		return "accepted"
+	}
+	return "dialed"
+}
 
 // LocalMultiaddr returns the local address as /ip4/…/tcp/… or /ip6/…/tcp/….
 func (c *Conn) LocalMultiaddr() ma.Multiaddr { return multiaddr(&c.laddr, c.LocalAddr) }

@@ -12,6 +12,13 @@ func isAddrNotAvail(err error) bool { return errors.Is(err, syscall.EADDRNOTAVAI
 
 func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
+// isRejected says whether a SYN was turned away: by the peer, by a NAT or
+// firewall on the way, or by nobody until the kernel gave up.
+func isRejected(err error) bool {
+	return isRefused(err) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EHOSTUNREACH) ||
+		errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ETIMEDOUT)
+}
+
 // outOfResources says whether err speaks of a limit that the process or the
 // system has reached, not of what was asked for.
 func outOfResources(err error) bool {

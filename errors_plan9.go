@@ -14,6 +14,9 @@ func isAddrNotAvail(err error) bool { return strings.Contains(err.Error(), "addr
 
 func isRefused(err error) bool { return strings.Contains(err.Error(), "connection refused") }
 
+// isRejected says whether a SYN was turned away. Without reuse nothing is punched.
+func isRejected(err error) bool { return isRefused(err) }
+
 // outOfResources says whether err speaks of a limit that the process or the
 // system has reached, not of what was asked for.
 func outOfResources(err error) bool {

@@ -13,6 +13,13 @@ func isAddrNotAvail(err error) bool { return errors.Is(err, windows.WSAEADDRNOTA
 
 func isRefused(err error) bool { return errors.Is(err, windows.WSAECONNREFUSED) }
 
+// isRejected says whether a SYN was turned away: by the peer, by a NAT or
+// firewall on the way, or by nobody until the kernel gave up.
+func isRejected(err error) bool {
+	return isRefused(err) || errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAEHOSTUNREACH) ||
+		errors.Is(err, windows.WSAENETUNREACH) || errors.Is(err, windows.WSAETIMEDOUT)
+}
+
 // outOfResources says whether err speaks of a limit that the process or the
 // system has reached, not of what was asked for.
 func outOfResources(err error) bool {

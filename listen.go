@@ -294,18 +294,53 @@ func (t *Transport) newListener(tcp *net.TCPListener, sock *socket) *listener {
 // after Close, and the system's error if the socket itself has died (EBADF,
 // EINVAL); dials have then stopped using its port.
 func (l *listener) Accept() (manet.Conn, error) {
+	for {
+		c, err := l.next()
+		if err != nil {
+			return nil, err
+		}
+		if !l.t.punches.take(c) {
+			l.t.counters.accepted.Add(1)
+			return c, nil
+		}
+	}
+}
+
+// next returns a connection that a punch left for Accept, or waits for one.
+func (l *listener) next() (*Conn, error) {
+	if l.isClosed() {
+		return nil, l.ended(net.ErrClosed)
+	}
+	if c := l.socket.queue.enter(); c != nil {
+		return c, nil
+	}
+	defer l.socket.queue.leave()
 	tcp, err := accept.Next(&l.backoff, l.closed, l.tcp.AcceptTCP)
 	if err != nil {
 		return nil, l.ended(err)
 	}
-	c := &Conn{TCPConn: tcp}
+	return l.wrap(tcp)
+}
+
+// wrap makes a Conn of an accepted connection.
+func (l *listener) wrap(tcp *net.TCPConn) (*Conn, error) {
+	c := &Conn{TCPConn: tcp, direction: Accepted}
 	if !l.socket.lingers {
 		if err := c.SetLinger(0); err != nil {
 			return nil, errors.Join(err, tcp.Close())
 		}
 	}
-	l.t.counters.accepted.Add(1)
 	return c, nil
+}
+
+// isClosed says whether Close was called on this handle.
+func (l *listener) isClosed() bool {
+	select {
+	case <-l.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // swallowed counts an error that Accept goes on after, and logs the first of a
@@ -344,7 +379,11 @@ func (l *listener) Close() error {
 // closeSocket closes the descriptor and wakes an Accept that waits.
 func (l *listener) closeSocket() error {
 	l.once.Do(func() { close(l.closed) })
-	return l.tcp.Close()
+	err := l.tcp.Close()
+	if l.t.registry.holds(l.socket) {
+		return err
+	}
+	return errors.Join(err, l.socket.queue.abort())
 }
 
 // Addr returns the address the socket is bound to.

@@ -56,10 +56,10 @@ func (p *punchPace) ended(at time.Time) (repeats int) {
 	return repeats
 }
 
-// patience is how long the dial that has just been recorded may stay in flight
+// patience is how long a dial that starts now may stay in flight
 // before the kernel's repeats pass the limit of a punch.
 func (p *punchPace) patience() time.Duration {
-	return time.Duration(punchSYNs-len(p.syns)+1) * synRetransmit
+	return time.Duration(punchSYNs-len(p.syns))*synRetransmit - synRetransmit/2
 }
 
 // next tells how long to wait before the next dial, or that there is none: the

@@ -16,6 +16,10 @@ type Stats struct {
 	Hedges    uint64 // hedges started, see Transport.HedgeDelay
 	HedgeWins uint64 // hedges that became the result of their dial
 
+	Punched       uint64 // connections that Punch returned
+	PunchesFailed uint64 // punches that returned an error
+	PunchSYNs     uint64 // SYNs of all punches, with all repeats that the kernel may have sent
+
 	// Paths lists what dials from listening ports have shown, by source.
 	Paths []Path
 
@@ -31,7 +35,8 @@ type counters struct {
 	failed atomic.Uint64
 	fresh  [causes]atomic.Uint64
 
-	hedges, hedgeWins atomic.Uint64
+	hedges, hedgeWins                 atomic.Uint64
+	punched, punchesFailed, punchSYNs atomic.Uint64
 
 	accepted, acceptSkipped, acceptDelayed atomic.Uint64
 }
@@ -55,6 +60,10 @@ func (t *Transport) Stats() Stats {
 		Hedges:    t.counters.hedges.Load(),
 		HedgeWins: t.counters.hedgeWins.Load(),
 		Paths:     t.health.list(),
+
+		Punched:       t.counters.punched.Load(),
+		PunchesFailed: t.counters.punchesFailed.Load(),
+		PunchSYNs:     t.counters.punchSYNs.Load(),
 
 		Listeners:     t.registry.count(),
 		Accepted:      t.counters.accepted.Load(),

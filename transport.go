@@ -64,6 +64,7 @@ type Transport struct {
 	registry registry
 	counters counters
 	health   health
+	punches  punches
 }
 
 var (
@@ -72,13 +73,13 @@ var (
 	// that a network is not "tcp", "tcp4" or "tcp6".
 	ErrWrongProto = errors.New("reuseport: not a TCP address")
 
-	// ErrNoReuse says that RequireReuse was asked for and no listener's port
-	// could be used.
+	// ErrNoReuse says that no listener's port could be used, where RequireReuse or
+	// Punch needs one.
 	ErrNoReuse = errors.New("reuseport: no listening port to dial from")
 
-	// ErrTupleInUse says that RequireReuse was asked for and the 4-tuple of
-	// listening port and remote address belongs to another connection, which may
-	// be one that the peer is opening right now.
+	// ErrTupleInUse says that RequireReuse or Punch needs the 4-tuple of listening
+	// port and remote address, and it belongs to another connection, which may be
+	// one that the peer is opening right now.
 	ErrTupleInUse = errors.New("reuseport: 4-tuple in use")
 
 	// ErrBadPortUse says that a PortUse is none of the constants.
@@ -115,6 +116,7 @@ type socket struct {
 	reusable bool // dials may bind its port
 	lingers  bool // what it accepts has SO_LINGER 0 already
 	handles  []*listener
+	queue    acceptQueue
 }
 
 // snapshot is the state of the registry at one moment. It is never changed once
