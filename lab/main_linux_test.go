@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
@@ -13,7 +14,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	lab.Main(m, lab.Roles{"plain": plain, "fails": fails, "leaves": leaves, "breaks": breaks})
+	lab.Main(m, lab.Roles{
+		"ours": ourPeer, "libp2p": libp2pPeer, "denied": deniedPeer,
+		"plain": plain, "fails": fails, "leaves": leaves, "breaks": breaks,
+	})
 }
 
 // plainDial asks a plain host for a connection.
@@ -53,10 +57,19 @@ func tellPeers(l net.Listener) {
 		if err != nil {
 			return
 		}
-		if _, err := c.Write([]byte(c.RemoteAddr().String())); err != nil {
-			return
-		}
-		c.Close()
+		go tellPeer(c)
+	}
+}
+
+// tellPeer writes the address it sees and waits for the other side to close:
+// closing first would free the 4-tuple with a reset where SO_LINGER is 0.
+func tellPeer(c net.Conn) {
+	defer c.Close()
+	if _, err := c.Write([]byte(c.RemoteAddr().String())); err != nil {
+		return
+	}
+	if half, ok := c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, c) // until it closes, in whatever way
 	}
 }
 
@@ -77,12 +90,16 @@ func plainObserve(ctx context.Context, d plainDial) (netip.AddrPort, error) {
 		return netip.AddrPort{}, err
 	}
 	defer c.Close()
-	b := make([]byte, 64)
-	n, err := c.Read(b)
+	return readSeen(c)
+}
+
+// readSeen reads the address that tellPeers wrote.
+func readSeen(c net.Conn) (netip.AddrPort, error) {
+	b, err := io.ReadAll(c)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	return netip.ParseAddrPort(string(b[:n]))
+	return netip.ParseAddrPort(string(b))
 }
 
 func reuse(_, _ string, c syscall.RawConn) error {

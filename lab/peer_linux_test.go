@@ -1,0 +1,219 @@
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	upstream "github.com/libp2p/go-libp2p/p2p/net/reuseport"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"golang.org/x/sys/unix"
+
+	"github.com/reusetransport/reuseport"
+	"github.com/reusetransport/reuseport/lab"
+)
+
+// transport is what this module's Transport and go-libp2p's have in common.
+type transport interface {
+	Listen(laddr ma.Multiaddr) (manet.Listener, error)
+	DialContext(ctx context.Context, raddr ma.Multiaddr) (manet.Conn, error)
+}
+
+// dialed is what became of a dial.
+type dialed struct {
+	Local   netip.AddrPort
+	Seen    netip.AddrPort // what the other side saw
+	Reused  bool
+	Cause   string
+	Lookups int64 // source look-ups so far, as Control saw them
+}
+
+// dialTo asks for a dial.
+type dialTo struct {
+	Addr string // multiaddr
+	Mark int    // SO_MARK of the socket; zero = none
+	Use  reuseport.PortUse
+}
+
+// peer is a host with a transport. What it accepts it tells the address it
+// came from.
+type peer struct {
+	transport transport
+	mark      atomic.Int64
+	lookups   atomic.Int64
+
+	mu        sync.Mutex
+	listeners map[string]io.Closer
+}
+
+func ourPeer(p *lab.Process) error { return newOurs().serve(p) }
+
+func newOurs() *peer {
+	a := newPeer()
+	a.transport = &reuseport.Transport{Control: a.control}
+	return a
+}
+
+func libp2pPeer(p *lab.Process) error {
+	a := newPeer()
+	a.transport = &upstream.Transport{}
+	return a.serve(p)
+}
+
+func newPeer() *peer { return &peer{listeners: map[string]io.Closer{}} }
+
+func (a *peer) serve(p *lab.Process) error {
+	lab.Handle(p, "listen", a.listen)
+	lab.Handle(p, "close", a.close)
+	lab.Handle(p, "dial", a.dial)
+	lab.Handle(p, "dialMany", a.dialMany)
+	lab.Handle(p, "stranger", a.stranger)
+	lab.Handle(p, "second", a.second)
+	lab.Handle(p, "interfaces", interfaces)
+	lab.Handle(p, "observe", plainObserve)
+	err := p.Serve()
+	for addr := range a.listeners {
+		_, closed := a.close(p.Context(), addr)
+		err = errors.Join(err, closed)
+	}
+	return err
+}
+
+// control marks sockets and counts the UDP ones, which ask for a source.
+func (a *peer) control(network, _ string, c syscall.RawConn) error {
+	if network[:3] == "udp" {
+		a.lookups.Add(1)
+	}
+	mark := int(a.mark.Load())
+	if mark == 0 {
+		return nil
+	}
+	var err error
+	return errors.Join(c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark)
+	}), err)
+}
+
+func (a *peer) listen(_ context.Context, addr string) (string, error) {
+	return a.listenWith(a.transport, addr)
+}
+
+// second listens with another transport of the same kind.
+func (a *peer) second(_ context.Context, addr string) (string, error) {
+	if _, ok := a.transport.(*reuseport.Transport); ok {
+		return a.listenWith(&reuseport.Transport{}, addr)
+	}
+	return a.listenWith(&upstream.Transport{}, addr)
+}
+
+func (a *peer) listenWith(t transport, addr string) (string, error) {
+	laddr, err := ma.NewMultiaddr(addr)
+	if err != nil {
+		return "", err
+	}
+	l, err := t.Listen(laddr)
+	if err != nil {
+		return "", err
+	}
+	go tellPeers(manet.NetListener(l))
+	return l.Multiaddr().String(), a.keep(l.Multiaddr().String(), l)
+}
+
+// stranger listens without the transport, as another program would.
+func (a *peer) stranger(_ context.Context, addr string) (string, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	go tellPeers(l)
+	return addr, a.keep(addr, l)
+}
+
+func (a *peer) keep(addr string, l io.Closer) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.listeners[addr] = l
+	return nil
+}
+
+func (a *peer) close(_ context.Context, addr string) (struct{}, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l, ok := a.listeners[addr]
+	if !ok {
+		return struct{}{}, errors.New("no listener on " + addr)
+	}
+	delete(a.listeners, addr)
+	return struct{}{}, l.Close()
+}
+
+func (a *peer) dial(ctx context.Context, to dialTo) (dialed, error) {
+	raddr, err := ma.NewMultiaddr(to.Addr)
+	if err != nil {
+		return dialed{}, err
+	}
+	ctx, cancel := context.WithTimeout(reuseport.WithPortUse(ctx, to.Use), patience)
+	defer cancel()
+	a.mark.Store(int64(to.Mark))
+	c, err := a.transport.DialContext(ctx, raddr)
+	if err != nil {
+		return dialed{}, err
+	}
+	defer c.Close()
+	return a.describe(c)
+}
+
+func (a *peer) describe(c manet.Conn) (dialed, error) {
+	d := dialed{Local: addrPort(c.LocalAddr()), Lookups: a.lookups.Load()}
+	if ours, ok := c.(*reuseport.Conn); ok {
+		d.Reused, d.Cause = ours.Reused(), ours.Cause().String()
+	}
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return d, err
+	}
+	seen, err := readSeen(c)
+	d.Seen = seen
+	return d, err
+}
+
+// dialMany dials so often and returns the durations of the dials, sorted.
+func (a *peer) dialMany(ctx context.Context, to manyTo) ([]time.Duration, error) {
+	raddr, err := ma.NewMultiaddr(to.Addr)
+	if err != nil {
+		return nil, err
+	}
+	var took []time.Duration
+	for range to.Count {
+		begin := time.Now()
+		c, err := a.transport.DialContext(ctx, raddr)
+		if err != nil {
+			return took, err
+		}
+		took = append(took, time.Since(begin))
+		if _, err := readSeen(c); err != nil {
+			return took, err
+		}
+		if err := c.Close(); err != nil {
+			return took, err
+		}
+	}
+	return took, nil
+}
+
+// manyTo asks for many dials.
+type manyTo struct {
+	Addr  string
+	Count int
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	ap := a.(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,307 @@
+package lab_test
+
+import (
+	"errors"
+	"net/netip"
+	"syscall"
+	"testing"
+
+	"github.com/reusetransport/reuseport"
+	"github.com/reusetransport/reuseport/lab"
+)
+
+// Where the hosts of twoNetworks listen.
+const (
+	eastV4, eastV6 = "/ip4/10.1.0.2/tcp/7001", "/ip6/fd01::2/tcp/7001"
+	westV4, westV6 = "/ip4/10.2.0.2/tcp/7001", "/ip6/fd02::2/tcp/7001"
+	farV4, farV6   = "/ip4/10.9.0.9/tcp/7001", "/ip6/fd09::9/tcp/7001"
+)
+
+// viaWest is a routing table that knows the way to far through the west.
+const viaWest = 100
+
+// twoNetworks is a host between two networks, behind each of which lives far
+// (which has the same address in both). The main table knows the way through
+// the east.
+//
+//	e ──east── h ──west── w
+//	10.1.0.0/24   10.2.0.0/24    far = 10.9.0.9 at e and at w
+func twoNetworks(t *testing.T, role string) *lab.Network {
+	t.Helper()
+	n := lab.Start(t, lab.Topology{Hosts: lab.Hosts{
+		"h": {
+			On:   lab.On{"east": "10.1.0.1/24 fd01::1/64", "west": "10.2.0.1/24 fd02::1/64"},
+			Role: role,
+			Routes: []lab.Route{
+				{To: "10.9.0.0/16", Via: "10.1.0.2"}, {To: "fd09::/64", Via: "fd01::2"},
+				{To: "10.9.0.0/16", Via: "10.2.0.2", Table: viaWest}, {To: "fd09::/64", Via: "fd02::2", Table: viaWest},
+			},
+		},
+		"e": {On: lab.On{"east": "10.1.0.2/24 fd01::2/64", "far": "10.9.0.9/32 fd09::9/128"}, Role: "plain"},
+		"w": {On: lab.On{"west": "10.2.0.2/24 fd02::2/64", "far2": "10.9.0.9/32 fd09::9/128"}, Role: "plain"},
+	}})
+	listen(t, n, "e", ":7001")
+	listen(t, n, "w", ":7001")
+	return n
+}
+
+// listenOnBoth lets h listen on a port of its own in each network.
+func listenOnBoth(t *testing.T, n *lab.Network, pick func(v4, v6 string) string) {
+	t.Helper()
+	listen(t, n, "h", pick("/ip4/10.1.0.1/tcp/4001", "/ip6/fd01::1/tcp/4001"))
+	listen(t, n, "h", pick("/ip4/10.2.0.1/tcp/4002", "/ip6/fd02::1/tcp/4002"))
+}
+
+func dial(t *testing.T, n *lab.Network, to dialTo) (dialed, error) {
+	t.Helper()
+	return lab.Call[dialed](t.Context(), n, "h", "dial", to)
+}
+
+// wantFrom dials from h and demands the local address, and that it is told as
+// reused and seen by the other side.
+func wantFrom(t *testing.T, n *lab.Network, name string, to dialTo, from string) {
+	t.Helper()
+	d, err := dial(t, n, to)
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+		return
+	}
+	if want := netip.MustParseAddrPort(from); d.Local != want || d.Seen != want || !d.Reused {
+		t.Errorf("%s: from %v, seen as %v, reused %v (%s), want %v", name, d.Local, d.Seen, d.Reused, d.Cause, want)
+	}
+}
+
+func TestListenerOnTheRoute(t *testing.T) {
+	t.Parallel()
+	n := twoNetworks(t, "ours")
+	for name, pick := range families() {
+		listenOnBoth(t, n, pick)
+		east, west := pick("10.1.0.1:4001", "[fd01::1]:4001"), pick("10.2.0.1:4002", "[fd02::1]:4002")
+		wantFrom(t, n, name+" east", dialTo{Addr: pick(eastV4, eastV6)}, east)
+		wantFrom(t, n, name+" west", dialTo{Addr: pick(westV4, westV6)}, west)
+		wantFrom(t, n, name+" far", dialTo{Addr: pick(farV4, farV6)}, east)
+	}
+}
+
+// Rules and route changes move the far target from the east to the west.
+func TestListenerUnderRules(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		rule func(pick func(v4, v6 string) string) lab.Rule
+		mark int
+	}{
+		"to prefix":   {rule: func(pick func(v4, v6 string) string) lab.Rule { return lab.Rule{To: pick("10.9.0.0/16", "fd09::/64")} }},
+		"fwmark":      {rule: func(func(v4, v6 string) string) lab.Rule { return lab.Rule{Mark: 7} }, mark: 7},
+		"ipproto tcp": {rule: func(func(v4, v6 string) string) lab.Rule { return lab.Rule{Proto: "tcp"} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := twoNetworks(t, "ours")
+			for family, pick := range families() {
+				listenOnBoth(t, n, pick)
+				far := dialTo{Addr: pick(farV4, farV6), Mark: tt.mark}
+				wantFrom(t, n, family+" before", far, pick("10.1.0.1:4001", "[fd01::1]:4001"))
+				rule := tt.rule(pick)
+				rule.Table, rule.IPv6 = viaWest, family == "IPv6"
+				if err := n.AddRule("h", rule); err != nil {
+					t.Fatal(err)
+				}
+				wantFrom(t, n, family+" after", far, pick("10.2.0.1:4002", "[fd02::1]:4002"))
+				wantFrom(t, n, family+" elsewhere", dialTo{Addr: pick(eastV4, eastV6), Mark: tt.mark}, pick("10.1.0.1:4001", "[fd01::1]:4001"))
+			}
+		})
+	}
+}
+
+func TestListenerAfterRouteChange(t *testing.T) {
+	t.Parallel()
+	n := twoNetworks(t, "ours")
+	for name, pick := range families() {
+		listenOnBoth(t, n, pick)
+		far := dialTo{Addr: pick(farV4, farV6)}
+		wantFrom(t, n, name+" before", far, pick("10.1.0.1:4001", "[fd01::1]:4001"))
+		route := lab.Route{To: pick("10.9.0.0/16", "fd09::/64"), Via: pick("10.2.0.2", "fd02::2")}
+		if err := n.AddRoute("h", route); err != nil {
+			t.Fatal(err)
+		}
+		wantFrom(t, n, name+" after", far, pick("10.2.0.1:4002", "[fd02::1]:4002"))
+	}
+}
+
+// With one specific listener nothing is looked up: the wildcard is bound and the
+// kernel chooses, by the TCP route. Control would see a look-up.
+func TestOneSpecificListener(t *testing.T) {
+	t.Parallel()
+	n := twoNetworks(t, "ours")
+	for name, pick := range families() {
+		listen(t, n, "h", pick("/ip4/10.1.0.1/tcp/4001", "/ip6/fd01::1/tcp/4001"))
+		wantFrom(t, n, name, dialTo{Addr: pick(farV4, farV6)}, pick("10.1.0.1:4001", "[fd01::1]:4001"))
+		d, err := dial(t, n, dialTo{Addr: pick(westV4, westV6)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if west := netip.MustParseAddr(pick("10.2.0.1", "fd02::1")); d.Local.Addr() != west || d.Reused {
+			t.Errorf("%s: to the west from %v, reused %v, want %v and not reused", name, d.Local, d.Reused, west)
+		}
+		if d.Lookups != 0 {
+			t.Errorf("%s: %d look-ups, want none", name, d.Lookups)
+		}
+	}
+}
+
+// Somebody else listens on our port of another address of the host: the
+// wildcard conflicts, the exact address does not.
+func TestStrangerOnSamePort(t *testing.T) {
+	t.Parallel()
+	n := twoNetworks(t, "ours")
+	for name, pick := range families() {
+		listen(t, n, "h", pick("/ip4/10.1.0.1/tcp/4001", "/ip6/fd01::1/tcp/4001"))
+		if err := n.Call(t.Context(), "h", "stranger", pick("10.2.0.1:4001", "[fd02::1]:4001"), nil); err != nil {
+			t.Fatal(err)
+		}
+		wildcard := pick("0.0.0.0:4001", "[::]:4001")
+		_, err := observe(t, n, "h", wildcard, pick("10.1.0.2:7001", "[fd01::2]:7001"))
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("%s: binding the wildcard: %v, want EADDRINUSE: is the stranger there?", name, err)
+		}
+		wantFrom(t, n, name, dialTo{Addr: pick(eastV4, eastV6)}, pick("10.1.0.1:4001", "[fd01::1]:4001"))
+	}
+}
+
+// A loopback listener cannot serve a dial to elsewhere (connect gives EINVAL in
+// IPv4, and EADDRNOTAVAIL or EINVAL in IPv6), and does not hinder it.
+func TestLoopbackListenerForGlobalTarget(t *testing.T) {
+	t.Parallel()
+	n := twoNetworks(t, "ours")
+	for name, pick := range families() {
+		listen(t, n, "h", pick("/ip4/127.0.0.1/tcp/4001", "/ip6/::1/tcp/4001"))
+		_, err := observe(t, n, "h", pick("127.0.0.1:4009", "[::1]:4009"), pick("10.1.0.2:7001", "[fd01::2]:7001"))
+		if err == nil {
+			t.Errorf("%s: the kernel dials elsewhere from loopback", name)
+		}
+		d, err := dial(t, n, dialTo{Addr: pick(eastV4, eastV6)})
+		if err != nil || d.Reused {
+			t.Errorf("%s: got %+v, %v, want a dial from an ephemeral port", name, d, err)
+		}
+		_, err = dial(t, n, dialTo{Addr: pick(eastV4, eastV6), Use: reuseport.RequireReuse})
+		if !errors.Is(err, reuseport.ErrNoReuse) {
+			t.Errorf("%s: RequireReuse: %v, want ErrNoReuse", name, err)
+		}
+	}
+}
+
+// Link-local targets keep their zone, whatever else listens. Both neighbours
+// have the same link-local address.
+func TestLinkLocal(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		listen string
+		port   uint16 // that the dial leaves from; zero = an ephemeral one
+	}{
+		"loopback":    {"/ip6/::1/tcp/4001", 0},
+		"unspecified": {"/ip6/::/tcp/4001", 4001},
+		"specific":    {"/ip6/fd01::1/tcp/4001", 0},
+		"link-local":  {"/ip6zone/east/ip6/fe80::1/tcp/4001", 4001},
+		"IPv4":        {"/ip4/0.0.0.0/tcp/4001", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := linkLocals(t)
+			listen(t, n, "h", tt.listen)
+			d, err := dial(t, n, dialTo{Addr: "/ip6zone/east/ip6/fe80::2/tcp/7001"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Local.Addr().WithZone("") != netip.MustParseAddr("fe80::1") || d.Local.Addr().Zone() != "east" {
+				t.Errorf("left from %v, want fe80::1%%east", d.Local)
+			}
+			if tt.port != 0 && (d.Local.Port() != tt.port || !d.Reused) {
+				t.Errorf("left from %v, reused %v (%s), want port %d", d.Local, d.Reused, d.Cause, tt.port)
+			}
+			if _, err := dial(t, n, dialTo{Addr: "/ip6zone/west/ip6/fe80::2/tcp/7001"}); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("the other zone, where nobody listens: %v, want ECONNREFUSED", err)
+			}
+		})
+	}
+}
+
+// linkLocals is a host with two neighbours that have one address; the one in
+// the east listens.
+//
+//	e fe80::2 ──east── fe80::1 h fe80::1 ──west── fe80::2 w
+func linkLocals(t *testing.T) *lab.Network {
+	t.Helper()
+	n := lab.Start(t, lab.Topology{Hosts: lab.Hosts{
+		"h": {On: lab.On{"east": "fe80::1/64 fd01::1/64", "west": "fe80::1/64"}, Role: "ours"},
+		"e": {On: lab.On{"east": "fe80::2/64"}, Role: "plain"},
+		"w": {On: lab.On{"west": "fe80::2/64"}},
+	}})
+	listen(t, n, "e", ":7001")
+	return n
+}
+
+// A listener whose address has left the host is passed over, and serves again
+// when the address is back.
+func TestAddressLeaves(t *testing.T) {
+	t.Parallel()
+	for name, both := range map[string]bool{"one listener": false, "two listeners": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := twoNetworks(t, "ours")
+			for family, pick := range families() {
+				own, other := pick("10.1.0.1/24", "fd01::1/64"), pick("10.1.0.9/24", "fd01::9/64")
+				to, from := dialTo{Addr: pick(eastV4, eastV6)}, pick("10.1.0.1:4001", "[fd01::1]:4001")
+				listen(t, n, "h", pick("/ip4/10.1.0.1/tcp/4001", "/ip6/fd01::1/tcp/4001"))
+				if both {
+					listen(t, n, "h", pick("/ip4/10.2.0.1/tcp/4002", "/ip6/fd02::1/tcp/4002"))
+				}
+				wantFrom(t, n, family+" before", to, from)
+				changeAddr(t, n, own, other)
+				d, err := dial(t, n, to)
+				if gone := netip.MustParsePrefix(other).Addr(); err != nil || d.Local.Addr() != gone || d.Reused {
+					t.Errorf("%s: address gone: %+v, %v, want a dial from %v that is not reused", family, d, err, gone)
+				}
+				changeAddr(t, n, other, own)
+				wantFrom(t, n, family+" back", to, from)
+				if _, err := observe(t, n, "e", "", from); err != nil {
+					t.Errorf("%s: dialing the listener that is back: %v", family, err)
+				}
+			}
+		})
+	}
+}
+
+func changeAddr(t *testing.T, n *lab.Network, from, to string) {
+	t.Helper()
+	if err := n.DelAddr("h", "east", from); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.AddAddr("h", "east", to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A host that dials its own global address reaches its listener.
+func TestOwnGlobalAddress(t *testing.T) {
+	t.Parallel()
+	for name, listeners := range map[string][2]string{
+		"specific":    {"/ip4/10.1.0.1/tcp/4001", "/ip6/fd01::1/tcp/4001"},
+		"unspecified": {"/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := twoNetworks(t, "ours")
+			for family, pick := range families() {
+				listen(t, n, "h", pick(listeners[0], listeners[1]))
+				d, err := dial(t, n, dialTo{Addr: pick("/ip4/10.1.0.1/tcp/4001", "/ip6/fd01::1/tcp/4001")})
+				if err != nil {
+					t.Errorf("%s: %v", family, err)
+				}
+				own := netip.MustParseAddrPort(pick("10.1.0.1:4001", "[fd01::1]:4001"))
+				if d.Local == own || d.Seen != d.Local {
+					t.Errorf("%s: left from %v, the listener saw %v", family, d.Local, d.Seen)
+				}
+			}
+		})
+	}
+}
