@@ -164,6 +164,7 @@ const roleVariable = "REUSEPORT_TEST_ROLE"
 func TestMain(m *testing.M) {
 	role := os.Getenv(roleVariable)
 	if role == "" {
+		net.DefaultResolver = testResolver()
 		os.Exit(m.Run())
 	}
 	if err := roles[role](os.Args[1:]); err != nil {

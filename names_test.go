@@ -16,20 +16,32 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// resolveBy makes package net ask a DNS server on loopback that knows peer.test
-// by the given addresses; it answers other names with NXDOMAIN, and silent.test not
-// at all. It returns the number of questions per type.
+// nameServer is where package net asks for names in these tests; see TestMain.
+var nameServer atomic.Pointer[net.UDPAddr]
+
+// testResolver asks nameServer. It is set once for the whole run, since look-ups
+// that were given up go on in the background.
+func testResolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		addr := nameServer.Load()
+		if addr == nil {
+			return nil, errors.New("this test has no name server")
+		}
+		return new(net.Dialer).DialContext(ctx, "udp", addr.String())
+	}}
+}
+
+// resolveBy starts a DNS server on loopback that knows peer.test by the given
+// addresses; it answers other names with NXDOMAIN, and silent.test not at all. It
+// returns the number of questions per type.
 func resolveBy(t *testing.T, addrs ...string) (v4, v6 *atomic.Int32) {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := net.DefaultResolver
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "udp", pc.LocalAddr().String())
-	}}
-	t.Cleanup(func() { net.DefaultResolver = before; pc.Close() })
+	nameServer.Store(pc.LocalAddr().(*net.UDPAddr))
+	t.Cleanup(func() { nameServer.Store(nil); pc.Close() })
 	v4, v6 = new(atomic.Int32), new(atomic.Int32)
 	go func() {
 		buf := make([]byte, 1500)
