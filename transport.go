@@ -28,7 +28,8 @@ type Transport struct {
 	// bind). Linux spreads connections over all who share; FreeBSD 12 and later
 	// does so too; on other BSDs and macOS the last who bound gets them all.
 	// False, the default, makes Listen fail with EADDRINUSE where somebody
-	// listens already. On Windows a port is reused only if Shared is set, since
+	// listens already; joining a port that somebody holds exclusively succeeds on
+	// Linux for the same user and gets no connection. On Windows a port is reused only if Shared is set, since
 	// there exclusive listening and reuse exclude each other.
 	Shared bool
 
