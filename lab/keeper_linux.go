@@ -68,6 +68,10 @@ func (k *keeper) build(_ context.Context, t Topology) (none, error) {
 		return none{}, err
 	}
 	k.topo = t
+	// What stays with the keeper is wires: its kernel has nothing to say there.
+	if err := writeSysctl("net.ipv6.conf.default.disable_ipv6", "1"); err != nil {
+		return none{}, err
+	}
 	for _, step := range []func() error{
 		k.makeNodes, func() error { return k.layCables(cables) }, k.configure, k.startWires, k.startHosts,
 	} {

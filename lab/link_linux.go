@@ -27,21 +27,18 @@ func (k *keeper) layCables(cables []cable) error {
 	return nil
 }
 
-// layCable lays the i-th cable. An end at a wire stays with the keeper, as wi.
+// layCable lays the i-th cable. The far end of one that leads to no host, but to a
+// wire or nowhere, stays with the keeper, as ei.
 func (k *keeper) layCable(i int, c cable) error {
 	near := k.nodes[c.a]
 	veth := netlink.NewVeth(netlink.NewLinkAttrs())
 	veth.Name, veth.HardwareAddr, veth.Namespace = c.name, mac(i, 0), netlink.NsFd(near.ns)
-	veth.PeerName, veth.PeerHardwareAddr = c.name, mac(i, 1)
-	switch {
-	case c.wire:
-		veth.PeerName = fmt.Sprintf("w%d", i)
+	veth.PeerName, veth.PeerHardwareAddr = fmt.Sprintf("e%d", i), mac(i, 1)
+	if c.wire {
 		veth.GSOMaxSegs = 1 // one frame is one packet: Loss is per packet, a log entry one segment
-	case c.stub():
-		veth.PeerName = fmt.Sprintf("stub%d", i)
-		veth.PeerNamespace = netlink.NsFd(near.ns)
-	default:
-		veth.PeerNamespace = netlink.NsFd(k.nodes[c.b].ns)
+	}
+	if c.b != "" {
+		veth.PeerName, veth.PeerNamespace = c.name, netlink.NsFd(k.nodes[c.b].ns)
 	}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("veth: %w", err)
@@ -53,10 +50,14 @@ func (k *keeper) finishFarEnd(i int, c cable, far string) error {
 	switch {
 	case c.wire:
 		return k.wires[c.name].plug(c.a, far, mac(i, 0))
-	case c.stub():
-		return k.nodes[c.a].setUp(far)
+	case c.b != "":
+		return k.nodes[c.b].setUp(c.name)
 	}
-	return k.nodes[c.b].setUp(far)
+	l, err := netlink.LinkByName(far)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(l)
 }
 
 // mac is the address of one end of the i-th cable: locally administered, and

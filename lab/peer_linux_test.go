@@ -175,6 +175,9 @@ func (a *peer) describe(c manet.Conn) (dialed, error) {
 	if ours, ok := c.(*reuseport.Conn); ok {
 		d.Reused, d.Cause = ours.Reused(), ours.Cause().String()
 	}
+	if d.Local == addrPort(c.RemoteAddr()) {
+		return d, nil // connected to itself: there is nobody to see it
+	}
 	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return d, err
 	}

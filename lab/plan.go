@@ -11,15 +11,13 @@ import (
 // maxName is the longest interface name the kernel takes (IFNAMSIZ - 1).
 const maxName = 15
 
-// cable is a veth pair to be laid. The second end is a host, the port of a
-// wire, or (a stub) again the first host.
+// cable is a veth pair to be laid, from a host to another one, to a wire, or
+// (a stub) to nowhere.
 type cable struct {
 	name string // link or wire: the interface name at each host
-	a, b string // hosts; b is empty at a wire
+	a, b string // hosts; b is empty at a wire and for a stub
 	wire bool
 }
-
-func (c cable) stub() bool { return !c.wire && c.a == c.b }
 
 // plan checks a topology and lists its cables, in an order that depends on
 // the description only.
@@ -49,7 +47,7 @@ func cables(t Topology) ([]cable, error) {
 		if len(hosts) > 2 {
 			return nil, fmt.Errorf("%w: link %s has %d ends, %s: make it a wire", ErrTopology, name, len(hosts), hosts)
 		}
-		laid = append(laid, cable{name: name, a: hosts[0], b: hosts[len(hosts)-1]})
+		laid = append(laid, cable{name: name, a: hosts[0], b: strings.Join(hosts[1:], "")})
 	}
 	slices.SortFunc(laid, func(x, y cable) int { return strings.Compare(x.name+" "+x.a, y.name+" "+y.a) })
 	return laid, nil

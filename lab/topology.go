@@ -9,7 +9,7 @@ type Topology struct {
 	Hosts Hosts
 
 	// Wires by name. A name in [Host.On] that is no wire is a link: a cable
-	// between exactly two hosts, or a stub that ends nowhere.
+	// between two hosts, or with one host a stub that ends nowhere.
 	Wires Wires
 }
 
