@@ -1,0 +1,88 @@
+// Command lab builds two NATs on this machine, in namespaces of its own, lets
+// a host behind each reach a rendezvous from the port it listens on, and draws
+// what was seen: the topology, the mappings, the SYNs in time.
+//
+//	go run ./cmd/lab -nat shifting -rtt 100ms
+//
+// It needs Linux and no privileges, and touches no interface of the machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/reusetransport/reuseport/lab"
+)
+
+// config is what the flags say.
+type config struct {
+	nat lab.NAT
+	rtt time.Duration
+}
+
+func main() {
+	lab.Enter(roles())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	cfg, err := parseFlags(os.Args[1:], os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = run(ctx, cfg, os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func parseFlags(args []string, out io.Writer) (config, error) {
+	flags := flag.NewFlagSet("lab", flag.ContinueOnError)
+	flags.SetOutput(out)
+	mapping := flags.String("nat", "preserving", "`mapping` of the NATs: preserving, shifting or dependent")
+	reset := flags.Bool("reset", false, "the NATs answer unsolicited SYNs with a RST")
+	rtt := flags.Duration("rtt", 20*time.Millisecond, "round trip `time` of the wire")
+	if err := flags.Parse(args); err != nil {
+		return config{}, err
+	}
+	cfg := config{nat: lab.NAT{Outside: wire}, rtt: *rtt}
+	if *reset {
+		cfg.nat.Unsolicited = lab.Reset
+	}
+	var err error
+	cfg.nat.Mapping, err = parseMapping(*mapping)
+	return cfg, err
+}
+
+func parseMapping(name string) (lab.Mapping, error) {
+	switch name {
+	case "preserving":
+		return lab.PortPreserving, nil
+	case "shifting":
+		return lab.PortShifting, nil
+	case "dependent":
+		return lab.AddressAndPortDependent, nil
+	}
+	return 0, fmt.Errorf("-nat %s: want preserving, shifting or dependent", name)
+}
+
+// run builds the network, plays the scene and draws it.
+func run(ctx context.Context, cfg config, out io.Writer) error {
+	n, err := lab.Build(ctx, topology(cfg))
+	if err != nil {
+		return err
+	}
+	seen, err := play(ctx, n)
+	if err := errors.Join(err, n.Close()); err != nil {
+		return fmt.Errorf("%w\n%s", err, n.Output())
+	}
+	_, err = io.WriteString(out, drawTopology(cfg)+"\n"+drawMappings(seen.mappings)+"\n"+drawSYNs(seen.packets))
+	return err
+}
