@@ -1,0 +1,493 @@
+package lab_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/reusetransport/reuseport"
+	"github.com/reusetransport/reuseport/lab"
+)
+
+// pathLab is a host and a world of others, each in a network of its own, of
+// 240.0.0.0/4, which RFC 1112 reserves and nobody routes. The wire drops what a
+// test says.
+//
+//	a ── wire ── world (240.n.0.1 for n from 1 to 60)
+func pathLab(t *testing.T, drop ...lab.Match) *lab.Network {
+	t.Helper()
+	var networks []string
+	for n := range 60 {
+		networks = append(networks, far(n+1)+"/32")
+	}
+	n := lab.Start(t, lab.Topology{
+		Wires: lab.Wires{"wire": pathWire(drop...)},
+		Hosts: lab.Hosts{
+			"a": {
+				On:     lab.On{"wire": "192.0.0.65/24"},
+				Routes: []lab.Route{{To: "240.0.0.0/4", Via: "192.0.0.80"}},
+				Role:   "path",
+			},
+			"world": {On: lab.On{"wire": "192.0.0.80/24 " + strings.Join(networks, " ")}, Role: "world"},
+		},
+	})
+	listen(t, n, "world", ":7001")
+	return n
+}
+
+func pathWire(drop ...lab.Match) lab.Wire {
+	return lab.Wire{Delay: 10 * time.Millisecond, Drop: drop}
+}
+
+// far is the host of network n.
+func far(n int) string { return fmt.Sprintf("240.%d.0.1", n) }
+
+// fromListenPort is what a path drops that does not like a listening port.
+var fromListenPort = lab.Match{SrcPort: listenPort}
+
+const listenPort = 4001
+
+// pathDials asks for dials to addresses, one after the other or all at once.
+type pathDials struct {
+	To      []string
+	Timeout time.Duration
+	Use     reuseport.PortUse
+	AtOnce  bool
+}
+
+type pathDial struct {
+	Reused bool
+	Cause  string
+	Took   time.Duration
+
+	Err              string // empty = connected
+	Refused, Timeout bool   // what Err is
+}
+
+func (d *pathDial) failed(err error) {
+	d.Err = err.Error()
+	d.Refused = errors.Is(err, syscall.ECONNREFUSED)
+	d.Timeout = errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// pathState is what a transport says of itself.
+type pathState struct {
+	Stats reuseport.Stats
+	Log   string
+}
+
+// pathPeer is a host with a transport that can be made anew.
+type pathPeer struct {
+	transport *reuseport.Transport
+	log       lockedBuffer
+}
+
+func pathRole(p *lab.Process) error {
+	var h pathPeer
+	lab.Handle(p, "open", h.open)
+	lab.Handle(p, "dial", h.dial)
+	lab.Handle(p, "state", h.state)
+	return errors.Join(p.Serve(), h.transport.Shutdown(context.Background()))
+}
+
+// worldRole accepts and tells each connection where it came from.
+func worldRole(p *lab.Process) error {
+	lab.Handle(p, "listen", func(ctx context.Context, addr string) (string, error) {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return "", err
+		}
+		context.AfterFunc(ctx, func() { l.Close() })
+		go tellWorld(l)
+		return l.Addr().String(), nil
+	})
+	return p.Serve()
+}
+
+func tellWorld(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, c.RemoteAddr().String()) // a hedge that lost may be gone
+		c.Close()
+	}
+}
+
+// open makes a transport that listens on the port, with the HedgeDelay.
+func (h *pathPeer) open(_ context.Context, o pathOpen) (string, error) {
+	h.transport = &reuseport.Transport{
+		HedgeDelay: o.HedgeDelay,
+		Logger:     slog.New(slog.NewTextHandler(&h.log, nil)),
+	}
+	l, err := h.transport.ListenPort(o.Port)
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), nil
+}
+
+type pathOpen struct {
+	Port       uint16
+	HedgeDelay time.Duration
+}
+
+func (h *pathPeer) state(context.Context, struct{}) (pathState, error) {
+	return pathState{h.transport.Stats(), h.log.String()}, nil
+}
+
+func (h *pathPeer) dial(ctx context.Context, d pathDials) ([]pathDial, error) {
+	ctx = reuseport.WithPortUse(ctx, d.Use)
+	dials := make([]pathDial, len(d.To))
+	var wg sync.WaitGroup
+	for i, to := range d.To {
+		one := func() { dials[i] = h.dialOne(ctx, to, d.Timeout) }
+		if d.AtOnce {
+			wg.Go(one)
+		} else {
+			one()
+		}
+	}
+	wg.Wait()
+	return dials, nil
+}
+
+// dialOne dials, reads what the other side tells and closes.
+func (h *pathPeer) dialOne(ctx context.Context, to string, timeout time.Duration) pathDial {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	began := time.Now()
+	c, err := h.transport.DialNetContext(ctx, "tcp", withPort(to))
+	d := pathDial{Took: time.Since(began)}
+	if err != nil {
+		d.failed(err)
+		return d
+	}
+	defer c.Close()
+	conn := c.(*reuseport.Conn)
+	d.Reused, d.Cause = conn.Reused(), conn.Cause().String()
+	if _, err := io.ReadAll(c); err != nil {
+		d.failed(err)
+	}
+	return d
+}
+
+// withPort adds the port of the world's listener to an address without one.
+func withPort(addr string) string {
+	if strings.Contains(addr, ":") {
+		return addr
+	}
+	return addr + ":7001"
+}
+
+// lockedBuffer is a log that is written while it is read.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func openPath(t *testing.T, n *lab.Network, o pathOpen) {
+	t.Helper()
+	if err := n.Call(t.Context(), "a", "open", o, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func dialPath(t *testing.T, n *lab.Network, d pathDials) []pathDial {
+	t.Helper()
+	if d.Timeout == 0 {
+		d.Timeout = 5 * time.Second
+	}
+	dials, err := lab.Call[[]pathDial](t.Context(), n, "a", "dial", d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dials
+}
+
+// mustDial dials one host and demands a connection.
+func mustDial(t *testing.T, n *lab.Network, host string) pathDial {
+	t.Helper()
+	d := dialPath(t, n, pathDials{To: []string{host}})[0]
+	if d.Err != "" {
+		t.Fatalf("%s: %s", host, d.Err)
+	}
+	return d
+}
+
+func statePath(t *testing.T, n *lab.Network) pathState {
+	t.Helper()
+	s, err := lab.Call[pathState](t.Context(), n, "a", "state", struct{}{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// pathIs checks the state of the one path.
+func pathIs(t *testing.T, n *lab.Network, want reuseport.PathState) {
+	t.Helper()
+	paths := statePath(t, n).Stats.Paths
+	if len(paths) != 1 || paths[0].State != want || paths[0].Source != netip.AddrPortFrom(netip.MustParseAddr("192.0.0.65"), listenPort) {
+		t.Errorf("paths %+v, want one, %v", paths, want)
+	}
+}
+
+// TestPathDropsListenPort: the first dial costs little more than HedgeDelay,
+// a second one to the same host nothing, those to other hosts ever less; with 24
+// networks the path is blocked and all dials are plain. Once it lets the port
+// through again, reuse is back within 30 s of the last probe.
+func TestPathDropsListenPort(t *testing.T) {
+	t.Parallel()
+	n := pathLab(t, fromListenPort)
+	openPath(t, n, pathOpen{Port: listenPort})
+	first := mustDial(t, n, far(1))
+	if first.Reused || first.Cause != reuseport.HedgeWon.String() || first.Took < 900*time.Millisecond || first.Took > 3*time.Second {
+		t.Errorf("first dial %+v, want a hedge that won after 1 s", first)
+	}
+	again := mustDial(t, n, far(1))
+	if again.Cause != reuseport.PathSilent.String() || again.Took > 500*time.Millisecond {
+		t.Errorf("second dial to the same host %+v, want a plain one", again)
+	}
+	blockPath(t, n)
+	blocked := mustDial(t, n, far(30))
+	if blocked.Cause != reuseport.PathSilent.String() || blocked.Took > 500*time.Millisecond {
+		t.Errorf("dial on a blocked path %+v, want a plain one", blocked)
+	}
+	t.Logf("first dial %v, again %v, once blocked %v", first.Took, again.Took, blocked.Took)
+	healPath(t, n)
+}
+
+// blockPath dials networks 2 to 24.
+func blockPath(t *testing.T, n *lab.Network) {
+	t.Helper()
+	pathIs(t, n, reuseport.PathUnproven)
+	var all time.Duration
+	for i := 2; i <= 24; i++ {
+		all += mustDial(t, n, far(i)).Took
+	}
+	t.Logf("23 more networks took %v", all)
+	if all > 12*time.Second {
+		t.Errorf("23 more networks took %v, want about 3.5 s", all)
+	}
+	pathIs(t, n, reuseport.PathBlocked)
+	s := statePath(t, n)
+	if s.Stats.Hedges != 24 || s.Stats.HedgeWins != 24 || strings.Count(s.Log, "path blocked") != 1 {
+		t.Errorf("%d hedges, %d won, log %q", s.Stats.Hedges, s.Stats.HedgeWins, s.Log)
+	}
+}
+
+// healPath lets the port through and dials until it is used.
+func healPath(t *testing.T, n *lab.Network) {
+	t.Helper()
+	if err := n.SetWire("wire", pathWire()); err != nil {
+		t.Fatal(err)
+	}
+	healed := time.Now()
+	for !mustDial(t, n, far(31)).Reused {
+		if time.Since(healed) > 40*time.Second {
+			t.Fatal("no reuse 40 s after the path was healed")
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	t.Logf("reused again %v after the path was healed", time.Since(healed))
+	pathIs(t, n, reuseport.PathProven)
+	if log := statePath(t, n).Log; strings.Count(log, "path recovered") != 1 {
+		t.Errorf("log %q, want one recovery", log)
+	}
+	if d := mustDial(t, n, far(40)); !d.Reused {
+		t.Errorf("after the recovery %+v", d)
+	}
+}
+
+// dead are hosts that answer nothing.
+func dead(count int) (hosts []string, drop lab.Match) {
+	for i := range count {
+		hosts = append(hosts, fmt.Sprintf("240.200.%d.%d", i/250, i%250+1))
+	}
+	return hosts, lab.Match{Dst: "240.200.0.0/16"}
+}
+
+// synsTo counts the SYNs on the wire by source port.
+func synsTo(t *testing.T, n *lab.Network) (byPort map[uint16]int, all int) {
+	t.Helper()
+	l, err := n.Log("wire")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Missed > 0 {
+		t.Fatalf("the log missed %d packets", l.Missed)
+	}
+	byPort = make(map[uint16]int)
+	for _, p := range l.SYNs() {
+		byPort[p.Src.Port()]++
+		all++
+	}
+	return byPort, all
+}
+
+// deadDials dials a thousand dead hosts at once and returns the SYNs. 2.6 s are
+// three SYNs for each: the kernel repeats after 1.03 and 2.06 s.
+func deadDials(t *testing.T, n *lab.Network, hosts []string, use reuseport.PortUse) (byPort map[uint16]int, all int) {
+	t.Helper()
+	if err := n.ClearLog("wire"); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dialPath(t, n, pathDials{To: hosts, Timeout: 2600 * time.Millisecond, Use: use, AtOnce: true}) {
+		if !d.Timeout {
+			t.Fatalf("dial to a dead host: %+v", d)
+		}
+	}
+	return synsTo(t, n)
+}
+
+// TestHedgeBudget: to dead hosts a proven path sends exactly the SYNs of plain
+// dials, an unproven one at most those of 32 hedges more, and of one for each 5 s.
+func TestHedgeBudget(t *testing.T) {
+	hosts, drop := dead(1000)
+	n := pathLab(t, drop)
+	openPath(t, n, pathOpen{Port: listenPort + 1})
+	byPort, unproven := deadDials(t, n, hosts, reuseport.PreferReuse)
+	fromShared := byPort[listenPort+1]
+	if hedges := len(byPort) - 1; hedges > 33 || unproven-fromShared > 33*2 {
+		t.Errorf("%d hedges sent %d SYNs, want at most 33 and 66", hedges, unproven-fromShared)
+	}
+	openPath(t, n, pathOpen{Port: listenPort})
+	if d := mustDial(t, n, far(1)); !d.Reused {
+		t.Fatalf("%+v", d)
+	}
+	byPort, proven := deadDials(t, n, hosts, reuseport.PreferReuse)
+	if len(byPort) != 1 || byPort[listenPort] != proven {
+		t.Errorf("SYNs of a proven path left from %d ports", len(byPort))
+	}
+	_, plain := deadDials(t, n, hosts, reuseport.NewPort)
+	if proven != plain {
+		t.Errorf("%d SYNs from a proven path, %d of plain dials", proven, plain)
+	}
+	t.Logf("1000 dials to dead hosts: plain %d SYNs, proven path %d, unproven path %d", plain, proven, unproven)
+}
+
+// TestHostilePeers: twenty hosts, each in a network of its own, swallow what comes
+// from our port, before anybody has answered it. The others are dialed from it.
+func TestHostilePeers(t *testing.T) {
+	t.Parallel()
+	var hostile, honest []string
+	var drop []lab.Match
+	for i := range 20 {
+		hostile = append(hostile, far(i+1))
+		honest = append(honest, far(i+31))
+		drop = append(drop, lab.Match{Dst: far(i + 1), SrcPort: listenPort})
+	}
+	for name, atOnce := range map[string]bool{"one by one": false, "at once": true} {
+		t.Run(name, func(t *testing.T) {
+			n := pathLab(t, drop...)
+			openPath(t, n, pathOpen{Port: listenPort})
+			for i, d := range dialPath(t, n, pathDials{To: hostile, AtOnce: atOnce}) {
+				if d.Err != "" || d.Cause != reuseport.HedgeWon.String() {
+					t.Errorf("hostile host %d: %+v", i, d)
+				}
+			}
+			pathIs(t, n, reuseport.PathUnproven)
+			for i, d := range dialPath(t, n, pathDials{To: honest, AtOnce: atOnce}) {
+				if d.Err != "" || !d.Reused {
+					t.Errorf("honest host %d: %+v, want reuse", i, d)
+				}
+			}
+			pathIs(t, n, reuseport.PathProven)
+			for _, d := range dialPath(t, n, pathDials{To: hostile, AtOnce: atOnce}) {
+				if d.Err != "" || d.Took > 500*time.Millisecond {
+					t.Errorf("hostile host again: %+v, want a plain dial", d)
+				}
+			}
+		})
+	}
+}
+
+// TestHedgeOutcomes: what a hedge must not do, and what else it may bring.
+func TestHedgeOutcomes(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		drop  lab.Match
+		hedge time.Duration
+		dials pathDials
+		check func(t *testing.T, d pathDial, ports map[uint16]int)
+	}{
+		"RequireReuse is not hedged": {
+			fromListenPort, 100 * time.Millisecond,
+			pathDials{To: []string{far(1)}, Use: reuseport.RequireReuse, Timeout: time.Second}, onlyShared,
+		},
+		"a negative HedgeDelay is never": {
+			fromListenPort, -1, pathDials{To: []string{far(1)}, Timeout: 1500 * time.Millisecond}, onlyShared,
+		},
+		"a private address is not hedged": {
+			fromListenPort, 100 * time.Millisecond, pathDials{To: []string{"10.99.0.1"}, Timeout: time.Second}, onlyShared,
+		},
+		"a refusal of the hedge is the answer": {
+			lab.Match{SrcPort: listenPort}, 200 * time.Millisecond,
+			pathDials{To: []string{"192.0.0.80:7999"}, Timeout: 5 * time.Second}, refusedSoon,
+		},
+		"the listening port is preferred": {
+			lab.Match{SrcPort: 1}, 15 * time.Millisecond, pathDials{To: []string{far(1)}}, bothConnected,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := pathLab(t, tt.drop)
+			if err := n.AddRoute("a", lab.Route{To: "10.99.0.0/16", Via: "192.0.0.80"}); err != nil {
+				t.Fatal(err)
+			}
+			openPath(t, n, pathOpen{Port: listenPort, HedgeDelay: tt.hedge})
+			d := dialPath(t, n, tt.dials)[0]
+			time.Sleep(100 * time.Millisecond) // for what is still under way
+			ports, _ := synsTo(t, n)
+			tt.check(t, d, ports)
+		})
+	}
+}
+
+func onlyShared(t *testing.T, d pathDial, ports map[uint16]int) {
+	t.Helper()
+	if d.Err == "" || len(ports) != 1 || ports[listenPort] == 0 {
+		t.Errorf("%+v, SYNs by port %v, want none but from the listening port", d, ports)
+	}
+}
+
+func refusedSoon(t *testing.T, d pathDial, ports map[uint16]int) {
+	t.Helper()
+	if !d.Refused || d.Took > 2*time.Second || len(ports) != 2 {
+		t.Errorf("%+v, SYNs by port %v, want a refusal of the hedge", d, ports)
+	}
+}
+
+// bothConnected: the head start is shorter than the round trip, so that both
+// dials send, and the listening port's is the result.
+func bothConnected(t *testing.T, d pathDial, ports map[uint16]int) {
+	t.Helper()
+	if d.Err != "" || !d.Reused || len(ports) != 2 {
+		t.Errorf("%+v, SYNs by port %v, want reuse, and a hedge that lost", d, ports)
+	}
+}
