@@ -3,11 +3,9 @@ package lab
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"slices"
-	"syscall"
 )
 
 var (
@@ -45,12 +43,13 @@ func remoteError(err error) *RemoteError {
 }
 
 // kinds lists the texts of all errors in err's tree, and of the sentinels of
-// the standard library that match without being in it.
+// the standard library that match without being in it. os.ErrPermission is not
+// among them: it shares its text with EACCES, and matches EPERM as well.
 func kinds(err error) []string {
 	texts := tree(err, nil)
 	for _, s := range []error{
-		context.DeadlineExceeded, context.Canceled, os.ErrDeadlineExceeded, os.ErrPermission,
-		os.ErrExist, os.ErrNotExist, net.ErrClosed, io.EOF, errors.ErrUnsupported, syscall.EPERM,
+		context.DeadlineExceeded, context.Canceled, os.ErrDeadlineExceeded,
+		os.ErrExist, os.ErrNotExist, net.ErrClosed, errors.ErrUnsupported,
 	} {
 		if errors.Is(err, s) {
 			texts = append(texts, s.Error())

@@ -80,6 +80,9 @@ func TestHostMustPass(t *testing.T) {
 	if err := n.Close(); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a role that fails at the end: %v, want its error", err)
 	}
+	if err := n.Close(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("closing again: %v, want the same", err)
+	}
 }
 
 func TestCallErrors(t *testing.T) {

@@ -32,6 +32,9 @@ type Network struct {
 	hosts  map[string]*session
 	cmd    *exec.Cmd
 	output *syncBuffer
+
+	closing  sync.Once
+	closeErr error
 }
 
 // Log is what a wire recorded, in the order of arrival.
@@ -175,8 +178,14 @@ func actors(t Topology) []string {
 }
 
 // Close ends the hosts and the network. It returns an error if a role failed,
-// a process crashed or reported a data race, or one does not end.
+// a process crashed or reported a data race, or one does not end. A second
+// Close returns what the first did.
 func (n *Network) Close() error {
+	n.closing.Do(func() { n.closeErr = n.end() })
+	return n.closeErr
+}
+
+func (n *Network) end() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
 	for _, s := range n.hosts {

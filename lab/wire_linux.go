@@ -167,14 +167,21 @@ func (w *wire) route(from *port, frame []byte) []*port {
 func (p *port) send() {
 	for t := range p.queue {
 		time.Sleep(time.Until(t.due))
-		for _, to := range t.to {
-			if _, err := to.file.Write(t.frame); err != nil {
-				// The far end is down, as when a test takes the link down.
-				fmt.Fprintf(os.Stderr, "wire %s: to %s: %v\n", p.wire.name, to.host, err)
-			}
+		if err := t.deliver(); err != nil {
+			fmt.Fprintf(os.Stderr, "wire %s: from %s: %v\n", p.wire.name, p.host, err)
+			continue
 		}
 		p.wire.delivered(t.entry)
 	}
+}
+
+func (t transit) deliver() error {
+	for _, to := range t.to {
+		if _, err := to.file.Write(t.frame); err != nil {
+			return fmt.Errorf("to %s: %w", to.host, err)
+		}
+	}
+	return nil
 }
 
 func (w *wire) delivered(entry *Packet) {

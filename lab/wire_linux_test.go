@@ -1,7 +1,6 @@
 package lab_test
 
 import (
-	"errors"
 	"os"
 	"slices"
 	"syscall"
@@ -68,13 +67,14 @@ func delays(sent []lab.Packet) []time.Duration {
 	return all
 }
 
-// No frame is early, and the median is at most 25 ms late, on a machine that
-// has better things to do too.
+// No frame is early, and the median is at most 50 ms late, on a machine that
+// has better things to do too. The frames are spread over a second, so that no
+// single pause of the machine decides.
 func TestWireDelay(t *testing.T) {
 	t.Parallel()
-	const delay, late = 100 * time.Millisecond, 25 * time.Millisecond
+	const delay, late = 100 * time.Millisecond, 50 * time.Millisecond
 	n := pair(t, lab.Wire{Delay: delay})
-	all := delays(sendFlood(t, n, 200, 0))
+	all := delays(sendFlood(t, n, 200, 5*time.Millisecond))
 	if all[0] < delay {
 		t.Errorf("a frame took %v, asked for %v", all[0], delay)
 	}
@@ -132,12 +132,8 @@ func TestWireDrop(t *testing.T) {
 	n := pair(t, lab.Wire{Drop: []lab.Match{{SYN: true, SrcPort: 4001}}})
 	listen(t, n, "s", ":7001")
 	for _, to := range []string{"192.0.0.81:7001", "[fd00::81]:7001"} {
-		if _, err := observe(t, n, "r", ":4001", to); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("from the dropped port: %v, want a timeout", err)
-		}
-		if _, err := observe(t, n, "r", ":4002", to); err != nil {
-			t.Errorf("from another port: %v", err)
-		}
+		wantDial(t, n, "r", ":4001", to, os.ErrDeadlineExceeded)
+		wantDial(t, n, "r", ":4002", to, nil)
 	}
 	dropped := packets(t, n).Select(func(p lab.Packet) bool { return p.Dropped })
 	for _, p := range dropped {
@@ -151,9 +147,7 @@ func TestWireDrop(t *testing.T) {
 	if err := n.SetWire("wire", lab.Wire{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := observe(t, n, "r", ":4001", "192.0.0.81:7001"); err != nil {
-		t.Errorf("healed: %v", err)
-	}
+	wantDial(t, n, "r", ":4001", "192.0.0.81:7001", nil) // healed
 }
 
 // Data arrives as it was sent though its checksums are left to the wire, and
