@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -59,9 +60,13 @@ func pumpUntil(end time.Time, port uint16, block byte) (int, error) {
 	return n, nil
 }
 
-// pumpOnce is one connection. That the other end may reset it is no error.
+// pumpOnce is one connection. That the other end may reset it, even before connect
+// returns, is no error.
 func pumpOnce(h Host, to *Addr) error {
 	c, err := h.Dial(context.Background(), to)
+	if errors.Is(err, unix.ECONNRESET) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
