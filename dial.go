@@ -186,7 +186,7 @@ func (a *attempt) tryEach(ctx context.Context, source netip.Addr) (*Conn, error)
 		}
 		cause := localFault(err)
 		if cause == NoCause || ctx.Err() != nil {
-			return nil, errors.Join(append(a.faults, err)...)
+			return nil, a.joined(err)
 		}
 		a.blame(cause, err)
 	}
@@ -202,6 +202,15 @@ func (a *attempt) blame(cause Cause, err error) {
 		err = fmt.Errorf("%w: %w", requireError(cause), err)
 	}
 	a.faults = append(a.faults, err)
+}
+
+// joined is the error of a dial that ends with err. Alone it stays as package net
+// made it.
+func (a *attempt) joined(err error) error {
+	if len(a.faults) == 0 {
+		return err
+	}
+	return errors.Join(append(a.faults, err)...)
 }
 
 // requireError names a cause for those who asked for RequireReuse.
@@ -227,10 +236,10 @@ func (a *attempt) fromNewPort(ctx context.Context) (*Conn, error) {
 	}
 	c, err := a.t.connectNew(ctx, a.raddr)
 	if err != nil {
-		return nil, errors.Join(append(a.faults, err)...)
+		return nil, a.joined(err)
 	}
-	if len(a.faults) > 0 {
-		a.t.log().Debug("dial fell back to an ephemeral port",
+	if len(a.faults) > 0 && a.t.Logger != nil {
+		a.t.Logger.Debug("dial fell back to an ephemeral port",
 			"raddr", a.raddr, "cause", a.cause.String(), "err", a.faults[0])
 	}
 	return a.finish(c)

@@ -28,8 +28,8 @@ func localFault(err error) Cause {
 	case errors.Is(err, errNoReuseOption):
 		return NoListener
 	}
-	var call *os.SyscallError
-	if !errors.As(err, &call) {
+	call, ok := errors.AsType[*os.SyscallError](err)
+	if !ok {
 		return NoCause
 	}
 	if call.Syscall == "bind" {

@@ -85,10 +85,13 @@ func (a *attempt) hedged(ctx context.Context, laddr netip.AddrPort, headStart ti
 	defer stopHedge()
 	shared, stopShared := context.WithCancel(ctx)
 	defer stopShared()
-	h := &hedge{a: a, laddr: laddr, ctx: hedgeCtx, stop: stopShared}
+	kept := *a // a itself stays on the stack, which spares the dials without a hedge
+	h := &hedge{a: &kept, laddr: laddr, ctx: hedgeCtx, stop: stopShared}
 	h.arm(headStart)
 	c, err := a.t.connect(shared, laddr, a.raddr)
-	return h.settle(c, err)
+	c, err = h.settle(c, err)
+	a.cause = kept.cause
+	return c, err
 }
 
 // arm lets run start after d, unless the dial has its result.
