@@ -1,0 +1,102 @@
+package libp2ptcp
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// ErrPeerFirst says that a dial found its 4-tuple taken by a connection that the
+// peer had just opened, and that this connection now is the host's. The swarm then
+// uses it; without this error hosts that dial each other at one moment would end
+// with two connections, as those on go-libp2p's own transport do (TestMesh).
+var ErrPeerFirst = errors.New("libp2ptcp: the peer's own connection came first")
+
+// arrivals are the accepted connections that are open, by remote address.
+type arrivals struct {
+	mu   sync.Mutex
+	open map[string]*arrival
+}
+
+// arrival is an accepted connection.
+type arrival struct {
+	tcp *scopedConn
+
+	settled chan struct{} // closed when the host has it, or when it is closed
+	once    sync.Once
+	peer    peer.ID // set before settled is closed; empty if the host never got it
+}
+
+// add enters an accepted connection. A later one from the same address takes the
+// place of an earlier one: the kernel knows that that one is gone.
+func (s *arrivals) add(c *scopedConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = make(map[string]*arrival)
+	}
+	s.open[key(c.RemoteMultiaddr())] = &arrival{tcp: c, settled: make(chan struct{})}
+}
+
+// remove takes out a connection that is closed.
+func (s *arrivals) remove(c *scopedConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := key(c.RemoteMultiaddr())
+	if a := s.open[k]; a != nil && a.tcp == c {
+		delete(s.open, k)
+		a.settle("")
+	}
+}
+
+// from returns the open connection from raddr, or nil.
+func (s *arrivals) from(raddr ma.Multiaddr) *arrival {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open[key(raddr)]
+}
+
+// arrivalGrace is how long an accepted connection may take to be seen here after
+// the dial that it got in the way of has ended: the accept loop has to run once.
+const arrivalGrace = 10 * time.Millisecond
+
+// await returns the open connection from raddr, or nil if none shows up.
+func (s *arrivals) await(raddr ma.Multiaddr) *arrival {
+	const looks = 10
+	for range looks {
+		if a := s.from(raddr); a != nil {
+			return a
+		}
+		time.Sleep(arrivalGrace / looks)
+	}
+	return nil
+}
+
+// settle says that the host has the connection, or with an empty p, that it never
+// will. The first call counts.
+func (a *arrival) settle(p peer.ID) {
+	a.once.Do(func() {
+		a.peer = p
+		close(a.settled)
+	})
+}
+
+// isFrom waits until it is known whose connection a is and says whether it is p's.
+// A nil a is nobody's.
+func (a *arrival) isFrom(ctx context.Context, p peer.ID) bool {
+	if a == nil {
+		return false
+	}
+	select {
+	case <-a.settled:
+		return a.peer == p
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func key(a ma.Multiaddr) string { return string(a.Bytes()) }

@@ -1,0 +1,118 @@
+package libp2ptcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/transport"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/reusetransport/reuseport"
+)
+
+// Dial is DialWithUpdates without updates.
+func (t *Transport) Dial(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (transport.CapableConn, error) {
+	return t.DialWithUpdates(ctx, raddr, p, nil)
+}
+
+// DialWithUpdates connects to raddr and upgrades the connection to p: by Punch
+// under network.WithSimultaneousConnect, which also says who is the client of the
+// handshake, and otherwise by a dial from a listening port, as the PortUse in force
+// says. Once TCP is connected it sends one update, unless updates is full or nil.
+//
+// The port is chosen by reuseport.WithPortUse in ctx, else by the function of
+// WithPortUse, else by the reuseport.Transport. A punch under NewPort is a plain
+// dial. Errors are those of the resource manager, of reuseport (errors.Is finds
+// the errno and the sentinels of that package) and of the upgrader, and
+// ErrPeerFirst.
+func (t *Transport) DialWithUpdates(ctx context.Context, raddr ma.Multiaddr, p peer.ID, updates chan<- transport.DialUpdate) (transport.CapableConn, error) {
+	scope, err := t.rcmgr.OpenConnection(network.DirOutbound, true, raddr)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s to %s: %w", p, raddr, err)
+	}
+	c, err := t.dialInScope(ctx, raddr, p, scope, updates)
+	if err != nil {
+		scope.Done() // may be the second time, which does nothing
+		return nil, err
+	}
+	return c, nil
+}
+
+func (t *Transport) dialInScope(ctx context.Context, raddr ma.Multiaddr, p peer.ID, scope network.ConnManagementScope, updates chan<- transport.DialUpdate) (transport.CapableConn, error) {
+	if err := scope.SetPeer(p); err != nil {
+		return nil, fmt.Errorf("dial %s to %s: %w", p, raddr, err)
+	}
+	tcp, err := t.connect(ctx, raddr, p)
+	if err != nil {
+		return nil, err
+	}
+	if tcp.Cause() == reuseport.TupleInUse && t.arrivals.await(raddr).isFrom(ctx, p) {
+		return nil, errors.Join(fmt.Errorf("dial %s to %s: %w", p, raddr, ErrPeerFirst), tcp.Abort())
+	}
+	notify(updates, raddr)
+	raw := t.settle(tcp, network.DirOutbound, scope)
+	c, err := t.upgrader.Upgrade(ctx, t, raw, handshakeRole(ctx), p, scope)
+	if err != nil {
+		// The upgrader closes raw on most of its errors, not on all. Either way
+		// it is the error of the upgrade that matters.
+		_ = raw.Close()
+		return nil, err
+	}
+	return &conn{CapableConn: c, tcp: tcp}, nil
+}
+
+// connect makes the TCP connection.
+func (t *Transport) connect(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (*reuseport.Conn, error) {
+	if t.connectTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.connectTimeout)
+		defer cancel()
+	}
+	use := t.portUse(ctx, raddr, p)
+	if punch, _, _ := network.GetSimultaneousConnect(ctx); punch && use != reuseport.NewPort {
+		return t.reuse.Punch(ctx, raddr)
+	}
+	c, err := t.reuse.DialContext(reuseport.WithPortUse(ctx, use), raddr)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*reuseport.Conn), nil // as DialContext says
+}
+
+// portUse says from which port a dial is to leave.
+func (t *Transport) portUse(ctx context.Context, raddr ma.Multiaddr, p peer.ID) reuseport.PortUse {
+	if t.off {
+		return reuseport.NewPort
+	}
+	if use, ok := reuseport.PortUseOf(ctx); ok {
+		return use
+	}
+	if t.choosePort != nil {
+		return t.choosePort(ctx, raddr, p)
+	}
+	if t.foreign && !t.listened.Load() && t.reuse.PortUse == reuseport.PreferReuse {
+		return reuseport.NewPort // see WithTransport
+	}
+	return t.reuse.PortUse
+}
+
+// notify tells the swarm that TCP is connected, so that it holds back its other
+// dials. To skip that costs less than to wait for it.
+func notify(updates chan<- transport.DialUpdate, raddr ma.Multiaddr) {
+	select {
+	case updates <- transport.DialUpdate{Kind: transport.UpdateKindHandshakeProgressed, Addr: raddr}:
+	default: // full, or nil
+	}
+}
+
+// handshakeRole is the role in the security handshake: he who dials is the client.
+// When both dial, the context has it.
+func handshakeRole(ctx context.Context) network.Direction {
+	if punch, isClient, _ := network.GetSimultaneousConnect(ctx); punch && !isClient {
+		return network.DirInbound
+	}
+	return network.DirOutbound
+}

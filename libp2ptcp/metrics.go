@@ -1,0 +1,222 @@
+package libp2ptcp
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/reusetransport/reuseport"
+)
+
+// collector shows the counts of all Transports that share a registerer. The names
+// are in the README and in the dashboard (TestDashboardNamesMetrics).
+type collector struct {
+	dials, newPort, hedges, hedgeWins     *prometheus.Desc
+	punches, punchSYNs                    *prometheus.Desc
+	accepted, acceptSkipped, acceptWaited *prometheus.Desc
+	opened, open                          *prometheus.Desc
+	paths, listeners                      *prometheus.Desc
+
+	inbound, outbound connCount
+
+	mu      sync.Mutex
+	members map[*reuseport.Transport]*member
+	left    tally // of members that are gone
+}
+
+// member is a reuseport.Transport in use by one or more Transports.
+type member struct {
+	users int
+	start tally // when it joined: a Transport may have worked elsewhere before
+}
+
+// connCount counts the connections of one direction.
+type connCount struct{ opened, closed atomic.Int64 }
+
+func newCollector() *collector {
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("reuseport_"+name, help, labels, nil)
+	}
+	return &collector{
+		dials:         d("dials_total", "Dials by result: from a listening port, from a new port, failed.", "result"),
+		newPort:       d("new_port_dials_total", "Connections from a new port by cause.", "cause"),
+		hedges:        d("hedges_total", "Second dials from a new port, started because the listening port got no answer."),
+		hedgeWins:     d("hedge_wins_total", "Hedges that were answered first."),
+		punches:       d("punches_total", "Hole punches by result.", "result"),
+		punchSYNs:     d("punch_syns_total", "SYNs that hole punches sent."),
+		accepted:      d("accepted_total", "Connections accepted from the kernel, before gating."),
+		acceptSkipped: d("accept_skipped_total", "Connections that died in the accept queue."),
+		acceptWaited:  d("accept_delayed_total", "Times that accepting waited for descriptors or buffers."),
+		opened:        d("connections_total", "Connections handed to the upgrader by direction.", "direction"),
+		open:          d("connections_open", "Connections open by direction.", "direction"),
+		paths:         d("paths", "Source addresses and listening ports by what dials from them have shown.", "state"),
+		listeners:     d("listeners", "Open listeners."),
+		members:       make(map[*reuseport.Transport]*member),
+		left:          tally{},
+	}
+}
+
+// registerWith enters r in the collector of reg, a new one if reg has none.
+func registerWith(reg prometheus.Registerer, r *reuseport.Transport) (*collector, error) {
+	c := newCollector()
+	if err := reg.Register(c); err != nil {
+		var known prometheus.AlreadyRegisteredError
+		if !errors.As(err, &known) {
+			return nil, err
+		}
+		ours, ok := known.ExistingCollector.(*collector)
+		if !ok {
+			return nil, err
+		}
+		c = ours
+	}
+	c.join(r)
+	return c, nil
+}
+
+// join adds a user of r.
+func (c *collector) join(r *reuseport.Transport) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.members[r]
+	if m == nil {
+		m = &member{start: c.read(r.Stats())}
+		c.members[r] = m
+	}
+	m.users++
+}
+
+// leave takes a user of r out and keeps what r has counted with the last one.
+func (c *collector) leave(r *reuseport.Transport) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.members[r]
+	if m == nil {
+		return // Close was called twice
+	}
+	if m.users--; m.users > 0 {
+		return
+	}
+	c.left.add(c.read(r.Stats()), 1)
+	c.left.add(m.start, -1)
+	delete(c.members, r)
+}
+
+// sample names one value of a metric.
+type sample struct {
+	desc  *prometheus.Desc
+	label string // empty for a metric without labels
+}
+
+// tally holds counts by sample.
+type tally map[sample]float64
+
+func (t tally) add(other tally, sign float64) {
+	for s, v := range other {
+		t[s] += sign * v
+	}
+}
+
+// causes are those of connections from a new port, all of them: a series has to
+// exist before it grows, or the first increase is not seen.
+func causes() []reuseport.Cause {
+	return []reuseport.Cause{
+		reuseport.ByPolicy, reuseport.NoListener, reuseport.TupleInUse, reuseport.BindConflict,
+		reuseport.AddrGone, reuseport.BindDenied, reuseport.SelfConnection,
+		reuseport.HedgeWon, reuseport.PathSilent,
+	}
+}
+
+// read sorts the counters of Stats.
+func (c *collector) read(s reuseport.Stats) tally {
+	t := tally{
+		{c.dials, "reused"}:      float64(s.DialsReused),
+		{c.dials, "new"}:         float64(s.DialsNew),
+		{c.dials, "failed"}:      float64(s.DialsFailed),
+		{c.hedges, ""}:           float64(s.Hedges),
+		{c.hedgeWins, ""}:        float64(s.HedgeWins),
+		{c.punches, "connected"}: float64(s.Punched),
+		{c.punches, "failed"}:    float64(s.PunchesFailed),
+		{c.punchSYNs, ""}:        float64(s.PunchSYNs),
+		{c.accepted, ""}:         float64(s.Accepted),
+		{c.acceptSkipped, ""}:    float64(s.AcceptSkipped),
+		{c.acceptWaited, ""}:     float64(s.AcceptDelayed),
+	}
+	for _, cause := range causes() {
+		t[sample{c.newPort, cause.String()}] = float64(s.NewByCause[cause])
+	}
+	return t
+}
+
+// readState sorts what Stats says of the moment.
+func (c *collector) readState(s reuseport.Stats) tally {
+	t := tally{{c.listeners, ""}: float64(s.Listeners)}
+	for _, state := range []reuseport.PathState{reuseport.PathUnproven, reuseport.PathProven, reuseport.PathBlocked} {
+		t[sample{c.paths, state.String()}] = 0
+	}
+	for _, p := range s.Paths {
+		t[sample{c.paths, p.State.String()}]++
+	}
+	return t
+}
+
+// Describe is for prometheus.Collector.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		c.dials, c.newPort, c.hedges, c.hedgeWins, c.punches, c.punchSYNs,
+		c.accepted, c.acceptSkipped, c.acceptWaited, c.opened, c.open, c.paths, c.listeners,
+	} {
+		out <- d
+	}
+}
+
+// Collect is for prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	counts, state := c.sum()
+	emit(out, prometheus.CounterValue, counts)
+	emit(out, prometheus.GaugeValue, state)
+}
+
+// sum adds up the members, those that left, and the connections.
+func (c *collector) sum() (counts, state tally) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	counts, state = c.read(reuseport.Stats{}), c.readState(reuseport.Stats{})
+	counts.add(c.left, 1)
+	for r, m := range c.members {
+		s := r.Stats()
+		counts.add(c.read(s), 1)
+		counts.add(m.start, -1)
+		state.add(c.readState(s), 1)
+	}
+	for label, n := range map[string]*connCount{"inbound": &c.inbound, "outbound": &c.outbound} {
+		closed := n.closed.Load() // before opened: the difference is never negative
+		opened := n.opened.Load()
+		counts[sample{c.opened, label}] = float64(opened)
+		state[sample{c.open, label}] = float64(opened - closed)
+	}
+	return counts, state
+}
+
+func emit(out chan<- prometheus.Metric, kind prometheus.ValueType, t tally) {
+	for s, v := range t {
+		if s.label == "" {
+			out <- prometheus.MustNewConstMetric(s.desc, kind, v)
+		} else {
+			out <- prometheus.MustNewConstMetric(s.desc, kind, v, s.label)
+		}
+	}
+}
+
+// opens counts a connection and returns what counts its end.
+func (c *collector) opens(dir network.Direction) func() {
+	n := &c.outbound
+	if dir == network.DirInbound {
+		n = &c.inbound
+	}
+	n.opened.Add(1)
+	return func() { n.closed.Add(1) }
+}

@@ -1,0 +1,195 @@
+package libp2ptcp_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/core/transport"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"go.uber.org/goleak"
+
+	"github.com/reusetransport/reuseport/libp2ptcp"
+)
+
+// patience bounds what takes milliseconds on an idle machine.
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error %v, want %v", err, want)
+	}
+}
+
+// eventually waits until ok.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// peerSetup is what an upgrader is made of; nil fields are go-libp2p's defaults.
+type peerSetup struct {
+	security string // "noise" (default) or "tls"
+	rcmgr    network.ResourceManager
+	gater    connmgr.ConnectionGater
+}
+
+// securities are the handshakes that go-libp2p hosts offer.
+var securities = map[string]func(crypto.PrivKey, []upgrader.StreamMuxer) (sec.SecureTransport, error){
+	"": func(k crypto.PrivKey, m []upgrader.StreamMuxer) (sec.SecureTransport, error) {
+		return noise.New(noise.ID, k, m)
+	},
+	"tls": func(k crypto.PrivKey, m []upgrader.StreamMuxer) (sec.SecureTransport, error) {
+		return libp2ptls.New(libp2ptls.ID, k, m)
+	},
+}
+
+// upgrader makes an identity and the upgrader of a host that has it.
+func (s peerSetup) upgrader(t testing.TB) (peer.ID, transport.Upgrader) {
+	t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(nil)
+	check(t, err)
+	id, err := peer.IDFromPrivateKey(key)
+	check(t, err)
+	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
+	st, err := securities[s.security](key, muxers)
+	check(t, err)
+	u, err := upgrader.New([]sec.SecureTransport{st}, muxers, nil, s.rcmgr, s.gater)
+	check(t, err)
+	return id, u
+}
+
+// transport makes a Transport that ends with the test.
+func (s peerSetup) transport(t testing.TB, opts ...libp2ptcp.Option) (peer.ID, *libp2ptcp.Transport) {
+	t.Helper()
+	id, u := s.upgrader(t)
+	tr, err := libp2ptcp.New(u, s.rcmgr, nil, opts...)
+	check(t, err)
+	t.Cleanup(func() { check(t, tr.Close()) })
+	return id, tr
+}
+
+// listen listens until the end of the test. What it accepts it closes when the
+// other side does.
+func listen(t testing.TB, tr transport.Transport, addr string) ma.Multiaddr {
+	t.Helper()
+	l, err := tr.Listen(ma.StringCast(addr))
+	check(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			wg.Go(func() { serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		check(t, l.Close())
+		wg.Wait()
+	})
+	return l.Multiaddr()
+}
+
+// serve waits for the end of a connection and answers each stream with what it
+// reads.
+func serve(c transport.CapableConn) {
+	defer c.Close() // nothing is outstanding
+	for s, err := c.AcceptStream(); err == nil; s, err = c.AcceptStream() {
+		go answer(s)
+	}
+}
+
+func answer(s io.ReadWriteCloser) {
+	_, err := io.Copy(s, s)
+	if err = errors.Join(err, s.Close()); err != nil && !errors.Is(err, network.ErrReset) {
+		panic(err)
+	}
+}
+
+// rawPeer listens with plain TCP and runs serve for each connection.
+func rawPeer(t testing.TB, serve func(net.Conn)) ma.Multiaddr {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	check(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			serve(c)
+			check(t, c.Close())
+		}
+	}()
+	t.Cleanup(func() {
+		check(t, l.Close())
+		<-done
+	})
+	return tcpAddr(t, l.Addr())
+}
+
+func tcpAddr(t testing.TB, a net.Addr) ma.Multiaddr {
+	t.Helper()
+	m, err := manet.FromNetAddr(a)
+	check(t, err)
+	return m
+}
+
+// ours and stock are the two transports that are compared.
+func ours(opts ...any) libp2p.Option { return libp2p.Transport(libp2ptcp.New, opts...) }
+
+func stock() libp2p.Option { return libp2p.Transport(tcp.NewTCPTransport) }
+
+// newHost makes a host on loopback that ends with the test.
+func newHost(t testing.TB, opts ...libp2p.Option) host.Host {
+	t.Helper()
+	h, err := libp2p.New(append([]libp2p.Option{
+		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
+		libp2p.DisableMetrics(),
+		libp2p.DisableRelay(),
+	}, opts...)...)
+	check(t, err)
+	t.Cleanup(func() { check(t, h.Close()) })
+	return h
+}
+
+// connect lets a dial b.
+func connect(t testing.TB, a, b host.Host) network.Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	check(t, a.Connect(ctx, *host.InfoFromHost(b)))
+	return a.Network().ConnsToPeer(b.ID())[0]
+}
+
+// echo answers on protocol what it reads.
+func echo(h host.Host) {
+	h.SetStreamHandler("/echo", func(s network.Stream) { answer(s) })
+}

@@ -1,0 +1,126 @@
+package libp2ptcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/transport"
+	logging "github.com/libp2p/go-libp2p/gologshim"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcpreuse"
+	ma "github.com/multiformats/go-multiaddr"
+	mafmt "github.com/multiformats/go-multiaddr-fmt"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/reusetransport/reuseport"
+)
+
+// closeTimeout bounds how long Close waits for what was written before. A peer
+// that takes nothing is cut earlier, after reuseport.Transport.FlushTimeout.
+const closeTimeout = 30 * time.Second
+
+// ErrSharedListener says that the host has libp2p.ShareTCPListener. The listener
+// that go-libp2p shares between TCP and WebSocket is its own, and no other can
+// take its place.
+var ErrSharedListener = errors.New("libp2ptcp: libp2p.ShareTCPListener is not supported, give WebSocket a port of its own")
+
+// Transport is a TCP transport of a go-libp2p host. It is made by New and safe for
+// concurrent use.
+type Transport struct {
+	upgrader transport.Upgrader
+	rcmgr    network.ResourceManager
+	reuse    *reuseport.Transport
+	foreign  bool // reuse is the caller's
+
+	connectTimeout time.Duration // negative = none
+	choosePort     func(context.Context, ma.Multiaddr, peer.ID) reuseport.PortUse
+	off            bool // LIBP2P_TCP_REUSEPORT=false
+
+	listened atomic.Bool
+	arrivals arrivals
+
+	registerer prometheus.Registerer
+	metrics    *collector // nil without a registerer
+}
+
+var (
+	_ transport.Transport   = (*Transport)(nil)
+	_ transport.DialUpdater = (*Transport)(nil)
+	_ io.Closer             = (*Transport)(nil)
+	_ fmt.Stringer          = (*Transport)(nil)
+)
+
+// New is the constructor for libp2p.Transport; go-libp2p calls it with what the
+// host has. Who calls it directly may give nil for rcmgr (no limits) and shared.
+//
+// A shared listener is ErrSharedListener, see there. If the environment had
+// LIBP2P_TCP_REUSEPORT set to false, f or 0 when the process started, every dial
+// leaves from an ephemeral port, whatever options and contexts say.
+func New(upgrader transport.Upgrader, rcmgr network.ResourceManager, shared *tcpreuse.ConnMgr, opts ...Option) (*Transport, error) {
+	if shared != nil {
+		return nil, ErrSharedListener
+	}
+	if rcmgr == nil {
+		rcmgr = &network.NullResourceManager{}
+	}
+	t := &Transport{
+		upgrader:       upgrader,
+		rcmgr:          rcmgr,
+		connectTimeout: DefaultConnectionTimeout,
+		off:            !tcpreuse.EnvReuseportVal,
+	}
+	for _, opt := range opts {
+		if err := opt(t); err != nil {
+			return nil, err
+		}
+	}
+	if t.reuse == nil {
+		t.reuse = &reuseport.Transport{Logger: logging.Logger("reuseport")}
+	}
+	return t, t.register()
+}
+
+// register enters t with the registerer, if there is one.
+func (t *Transport) register() (err error) {
+	if t.registerer != nil {
+		t.metrics, err = registerWith(t.registerer, t.reuse)
+	}
+	return err
+}
+
+// CanDial says whether addr is an IP address with a TCP port and nothing else.
+// Names are not for a transport: the host resolves them first.
+func (t *Transport) CanDial(addr ma.Multiaddr) bool {
+	zoned := mafmt.And(mafmt.Base(ma.P_IP6ZONE), mafmt.Base(ma.P_IP6))
+	return mafmt.And(mafmt.Or(mafmt.IP, zoned), mafmt.Base(ma.P_TCP)).Matches(addr)
+}
+
+// Protocols returns TCP.
+func (t *Transport) Protocols() []int { return []int{ma.P_TCP} }
+
+// Proxy is false: the connections are the host's own.
+func (t *Transport) Proxy() bool { return false }
+
+// String returns "TCP", as go-libp2p's TCP transport does.
+func (t *Transport) String() string { return "TCP" }
+
+// Close ends t; go-libp2p calls it after the listeners and connections of the host
+// are closed. It waits until what they had written is delivered, at most 30 s,
+// unless the reuseport.Transport came with WithTransport and goes on. Later dials
+// and listens then fail with net.ErrClosed.
+func (t *Transport) Close() error {
+	if t.metrics != nil {
+		defer t.metrics.leave(t.reuse)
+	}
+	if t.foreign {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	return t.reuse.Shutdown(ctx)
+}
