@@ -4,6 +4,12 @@
 //
 //	go run ./cmd/lab -nat shifting -rtt 100ms
 //
+// With the word punch the two hosts dial each other instead, from the shared
+// port, from ephemeral ports and behind NATs that cannot be punched, and the
+// three are drawn side by side:
+//
+//	go run ./cmd/lab punch -svg punch.svg
+//
 // It needs Linux and no privileges, and touches no interface of the machine.
 package main
 
@@ -30,17 +36,30 @@ func main() {
 	lab.Enter(roles())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	cfg, err := parseFlags(os.Args[1:], os.Stderr)
+	err := command(ctx, os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return
-	}
-	if err == nil {
-		err = run(ctx, cfg, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// command runs what the arguments ask for.
+func command(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "punch" {
+		cfg, err := parsePunchFlags(args[1:], os.Stderr)
+		if err != nil {
+			return err
+		}
+		return punch(ctx, cfg, os.Stdout)
+	}
+	cfg, err := parseFlags(args, os.Stderr)
+	if err != nil {
+		return err
+	}
+	return run(ctx, cfg, os.Stdout)
 }
 
 func parseFlags(args []string, out io.Writer) (config, error) {

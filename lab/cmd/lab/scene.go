@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/reusetransport/reuseport"
 	"github.com/reusetransport/reuseport/lab"
+	"github.com/reusetransport/reuseport/lab/holepunch"
 )
 
 // Names and addresses of the scene. The public side is in 192.0.0.0/24, which is
@@ -74,7 +76,11 @@ func play(ctx context.Context, n *lab.Network) (sight, error) {
 	return s, err
 }
 
-func roles() lab.Roles { return lab.Roles{"peer": peer, "rendezvous": meet} }
+func roles() lab.Roles {
+	all := lab.Roles{"peer": peer, "rendezvous": meet}
+	maps.Copy(all, holepunch.Roles())
+	return all
+}
 
 // peer listens and can be told to reach somebody from its listening port.
 func peer(p *lab.Process) error {

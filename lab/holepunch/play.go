@@ -1,0 +1,171 @@
+package holepunch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/reusetransport/reuseport/lab"
+)
+
+// Panel is one punch as the wire saw it, ready to be drawn.
+type Panel struct {
+	Title   string
+	Scene   Scene
+	Result  Result
+	Packets []lab.Packet // between the borders, in order of time
+}
+
+// Config says what to draw.
+type Config struct {
+	RTT   time.Duration
+	Late  time.Duration // b starts so much after a
+	Reset bool          // the NATs answer the unsolicited with a RST
+}
+
+// drawnPatience is long enough for a repeat of the SYN, and for a person to wait.
+const drawnPatience = 2500 * time.Millisecond
+
+// Play makes the same punch three times, each in a network of its own: from the shared
+// port, from ephemeral ports, and from the shared port behind NATs with
+// address-and-port-dependent mapping.
+func Play(ctx context.Context, cfg Config) ([]Panel, error) {
+	unsolicited := lab.Drop
+	if cfg.Reset {
+		unsolicited = lab.Reset
+	}
+	shifting := NATed(lab.PortShifting, unsolicited)
+	dependent := NATed(lab.AddressAndPortDependent, unsolicited)
+	panels := []Panel{
+		{Title: "Shared port", Scene: Scene{RTT: cfg.RTT, A: shifting, B: shifting}},
+		{Title: "Ephemeral port", Scene: Scene{RTT: cfg.RTT, A: shifting, B: shifting}},
+		{Title: "Shared port, dependent mapping", Scene: Scene{RTT: cfg.RTT, A: dependent, B: dependent}},
+	}
+	errs := make([]error, len(panels))
+	var wg sync.WaitGroup
+	for i, from := range []From{Shared, Ephemeral, Shared} {
+		wg.Go(func() {
+			errs[i] = panels[i].play(ctx, Try{Port: 4001, From: from, LateB: cfg.Late, Patience: drawnPatience})
+		})
+	}
+	wg.Wait()
+	return panels, errors.Join(errs...)
+}
+
+// play builds the network, makes the try and keeps what crossed the wire.
+func (p *Panel) play(ctx context.Context, t Try) error {
+	n, err := lab.Build(ctx, p.Scene.Topology())
+	if err != nil {
+		return err
+	}
+	err = p.playOn(ctx, n, t)
+	if err := errors.Join(err, n.Close()); err != nil {
+		return fmt.Errorf("%s: %w\n%s", p.Title, err, n.Output())
+	}
+	return nil
+}
+
+func (p *Panel) playOn(ctx context.Context, n *lab.Network, t Try) error {
+	if err := Open(ctx, n); err != nil {
+		return err
+	}
+	var err error
+	if p.Result, err = p.Scene.Run(ctx, n, t); err != nil {
+		return err
+	}
+	log, err := n.Log(wire)
+	p.Packets = log.Select(betweenBorders)
+	slices.SortStableFunc(p.Packets, func(x, y lab.Packet) int { return x.At.Compare(y.At) })
+	return err
+}
+
+// betweenBorders leaves out what was said to the rendezvous.
+func betweenBorders(p lab.Packet) bool {
+	return p.From == "borderA" && p.To == "borderB" || p.From == "borderB" && p.To == "borderA"
+}
+
+// arrow is a packet on its way from one border to the other.
+type arrow struct {
+	label      string
+	rightward  bool          // from a's side to b's
+	sent, came time.Duration // since the first packet
+	admitted   bool          // by the NAT it came to
+}
+
+// drawnArrows bounds a drawing; the rest is counted.
+const drawnArrows = 12
+
+// arrows returns the packets of the opening, and how many more there were.
+func (p Panel) arrows() (drawn []arrow, more int) {
+	for i, q := range p.Packets {
+		if q.Len > 0 || q.Flags&lab.FIN != 0 || len(drawn) == drawnArrows {
+			return drawn, p.synsFrom(i)
+		}
+		drawn = append(drawn, arrow{
+			label:     label(q),
+			rightward: q.From == "borderA",
+			sent:      q.At.Sub(p.Packets[0].At),
+			came:      q.Out.Sub(p.Packets[0].At),
+			admitted:  p.admitted(q),
+		})
+	}
+	return drawn, 0
+}
+
+// synsFrom counts the SYNs from packet i on.
+func (p Panel) synsFrom(i int) (n int) {
+	for _, q := range p.Packets[i:] {
+		if q.IsSYN() {
+			n++
+		}
+	}
+	return n
+}
+
+// label names a packet; the ports are those outside the NATs.
+func label(q lab.Packet) string {
+	if q.IsSYN() {
+		return fmt.Sprintf("SYN %d>%d", q.Src.Port(), q.Dst.Port())
+	}
+	return q.Flags.String()
+}
+
+// admitted tells whether the NAT that q came to let it in: it had sent a SYN to
+// where q is from, from where q goes to (address-and-port-dependent filtering,
+// RFC 5382), and did not answer q with a RST.
+func (p Panel) admitted(q lab.Packet) bool {
+	if q.Flags&lab.RST != 0 {
+		return true
+	}
+	opened := false
+	for _, back := range p.Packets {
+		if back.From != q.To || back.Src != q.Dst || back.Dst != q.Src {
+			continue
+		}
+		if back.Flags&lab.RST != 0 && back.Ack == q.Seq+1 {
+			return false
+		}
+		opened = opened || back.IsSYN() && back.At.Before(q.Out)
+	}
+	return opened
+}
+
+// mappings says what each side was seen as.
+func (p Panel) mappings() (a, b string) {
+	return fmt.Sprintf("a :%d is seen as %v", p.Result.Port, p.Result.SeenA), fmt.Sprintf("b :%d is seen as %v", p.Result.Port, p.Result.SeenB)
+}
+
+// verdict says in a line what became of it.
+func (p Panel) verdict() string {
+	if !p.Result.Connected() {
+		return fmt.Sprintf("not connected in %v", p.Result.Patience)
+	}
+	took := max(p.Result.A.Took, p.Result.B.Took).Round(time.Millisecond)
+	if p.Result.A.Accepted || p.Result.B.Accepted {
+		return fmt.Sprintf("connected in %v, at a listener", took)
+	}
+	return fmt.Sprintf("connected in %v, both sides dialed", took)
+}
