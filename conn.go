@@ -17,9 +17,12 @@ import (
 type Conn struct {
 	*net.TCPConn
 
+	t         *Transport
 	reused    bool
 	cause     Cause
 	direction Direction
+	frees     atomic.Bool // SO_LINGER 0 is set: Close frees the 4-tuple
+	closed    atomic.Bool
 
 	laddr atomic.Pointer[ma.Multiaddr] // made when first asked for
 	raddr atomic.Pointer[ma.Multiaddr]
@@ -87,13 +90,4 @@ func multiaddr(kept *atomic.Pointer[ma.Multiaddr], addr func() net.Addr) ma.Mult
 	}
 	kept.Store(&m)
 	return m
-}
-
-// Abort closes the connection with a reset: what is unsent is discarded, the
-// peer reads ECONNRESET, and the 4-tuple is free at once.
-func (c *Conn) Abort() error {
-	if err := c.SetLinger(0); err != nil {
-		return err
-	}
-	return c.TCPConn.Close()
 }

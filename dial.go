@@ -181,6 +181,9 @@ func (a *attempt) tryEach(ctx context.Context, source netip.Addr) (*Conn, error)
 	var room [4]netip.AddrPort // more listeners than that cost an allocation
 	for _, laddr := range selectAddrs(room[:0], a.listeners, a.raddr, source, rand.Uint32()) {
 		c, err := a.fromShared(ctx, laddr)
+		if localFault(err) == TupleInUse && a.t.flushes.free(ctx, laddr, a.raddr) {
+			c, err = a.fromShared(ctx, laddr) // it was a close of ours
+		}
 		if err == nil {
 			return a.finish(c)
 		}
@@ -257,7 +260,7 @@ func noCandidate(listeners []listenAddr, raddr netip.AddrPort) Cause {
 
 // finish wraps a connection. Whether it reuses a port is read off the socket.
 func (a *attempt) finish(tcp *net.TCPConn) (*Conn, error) {
-	c := &Conn{TCPConn: tcp, cause: a.cause}
+	c := &Conn{TCPConn: tcp, t: a.t, cause: a.cause}
 	c.reused = isReused(a.listeners, netAddr(tcp.LocalAddr()))
 	if c.reused {
 		c.cause = NoCause

@@ -26,5 +26,7 @@
 // # Closing
 //
 // Connections that use a listening port have SO_LINGER 0: if the process dies,
-// the 4-tuple is free at once.
+// the 4-tuple is free at once. [Conn.Close] nevertheless delivers what was written
+// and lets the peer read EOF, and only then frees the 4-tuple; [Conn.Abort] does not.
+// The ways to close, and what each costs, are in docs/close.md.
 package reuseport

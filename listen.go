@@ -324,7 +324,8 @@ func (l *listener) next() (*Conn, error) {
 
 // wrap makes a Conn of an accepted connection.
 func (l *listener) wrap(tcp *net.TCPConn) (*Conn, error) {
-	c := &Conn{TCPConn: tcp, direction: Accepted}
+	c := &Conn{TCPConn: tcp, t: l.t, direction: Accepted}
+	c.frees.Store(true)
 	if !l.socket.lingers {
 		if err := c.SetLinger(0); err != nil {
 			return nil, errors.Join(err, tcp.Close())

@@ -27,6 +27,11 @@ type Stats struct {
 	Accepted      uint64 // connections that Accept returned
 	AcceptSkipped uint64 // connections that died in the queue before Accept got them
 	AcceptDelayed uint64 // times that Accept waited for descriptors or buffers
+
+	ClosesPending    int    // closed connections with data or the FIN on its way, or waiting for the peer's
+	ClosesAborted    uint64 // closes cut by FlushTimeout or by the bound on pending ones
+	ClosesReset      uint64 // closes that the peer or the network cut before all was acknowledged
+	BytesUndelivered uint64 // of both: bytes not acknowledged, where the system tells
 }
 
 // counters are the sources of Stats.
@@ -70,6 +75,7 @@ func (t *Transport) Stats() Stats {
 		AcceptSkipped: t.counters.acceptSkipped.Load(),
 		AcceptDelayed: t.counters.acceptDelayed.Load(),
 	}
+	t.flushes.stats(&s)
 	for c := range causes {
 		if n := t.counters.fresh[c].Load(); n > 0 {
 			s.NewByCause[c] = n
@@ -88,4 +94,12 @@ func (r *registry) count() int {
 		n += len(sock.handles)
 	}
 	return n
+}
+
+// stats fills in what it knows.
+func (f *flusher) stats(s *Stats) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.ClosesPending = len(f.pending)
+	s.ClosesAborted, s.ClosesReset, s.BytesUndelivered = f.counts.aborted, f.counts.reset, f.counts.bytes
 }

@@ -62,8 +62,17 @@ type Transport struct {
 	// block, and 10 minutes without news end it too. See Stats.Paths.
 	HedgeDelay time.Duration
 
+	// FlushTimeout bounds what Conn.Close leaves behind: how long the peer may
+	// acknowledge nothing of what was written before the connection is reset and
+	// the rest is lost. Zero is 5 s. A close that makes progress all the time may
+	// take 60 times as long. Negative makes every Close an Abort. At most 4096
+	// closes are pending at once, then the oldest is aborted, and 256 MiB are read
+	// and discarded for one, then its peer is kept waiting.
+	FlushTimeout time.Duration
+
 	registry registry
 	counters counters
+	flushes  flusher
 	health   health
 	punches  punches
 }
@@ -90,9 +99,12 @@ var (
 	errShutdown = fmt.Errorf("reuseport: transport is shut down: %w", net.ErrClosed)
 )
 
-// Shutdown closes every listener of t. Later Listen and Dial calls fail with
-// net.ErrClosed; connections stay open and belong to their users. A second call
-// does nothing. The error joins what closing the listeners returned.
+// Shutdown closes every listener of t and waits until what was written to closed
+// connections has been delivered (see Conn.Close). Later Listen and Dial calls fail
+// with net.ErrClosed; connections stay open and belong to their users. The error
+// joins what closing the listeners returned and an *UndeliveredError, if a pending
+// close was cut while Shutdown waited or ctx ended first; the closes then still
+// pending go on. A second call waits again.
 func (t *Transport) Shutdown(ctx context.Context) error {
 	var errs []error
 	for _, l := range t.registry.shut() {
@@ -100,7 +112,7 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, ctx.Err())...)
+	return errors.Join(append(errs, t.flushes.await(ctx))...)
 }
 
 func (t *Transport) log() *slog.Logger {

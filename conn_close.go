@@ -1,0 +1,191 @@
+package reuseport
+
+import (
+	"net"
+	"syscall"
+	"time"
+)
+
+// Close closes the connection and loses nothing of what was written. It returns at
+// once; behind it the system sends what is left and then a FIN, the peer reads the
+// data and then EOF, and once the peer's TCP has acknowledged all of it the 4-tuple
+// is free to be dialed again. What the peer sends meanwhile is discarded. A dial of
+// the same Transport to the same peer need not wait for the peer's own end.
+//
+// It gives up with a reset when the peer acknowledges nothing for
+// Transport.FlushTimeout, or after 60 times that; Stats counts it. While it runs the
+// process may exit: the kernel goes on. Where the system cannot tell what is
+// acknowledged (Windows, OpenBSD, DragonFly, Solaris) it waits for the peer's FIN
+// within FlushTimeout and leaves the rest to the kernel's own close. On AIX, Plan 9,
+// js and WASI it is the system's close.
+//
+// For the caller it is net.TCPConn's Close: Read and Write that wait return
+// net.ErrClosed, as all methods do from then on; deadlines have no part in it. A
+// second Close returns net.ErrClosed. It needs no spare descriptor. See
+// docs/close.md for what each way of closing costs, and Abort for the reset. Closing
+// the embedded TCPConn itself skips all this.
+func (c *Conn) Close() error {
+	if !c.closed.CompareAndSwap(false, true) {
+		return c.errClosed("close")
+	}
+	if c.t.FlushTimeout < 0 {
+		return c.reset()
+	}
+	raw, err := c.TCPConn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if !canFlush {
+		return c.closePlain()
+	}
+	var way wayToClose
+	var dup uintptr
+	err = raw.Control(func(fd uintptr) { way, dup = c.prepareClose(fd) })
+	if err != nil {
+		return c.TCPConn.Close() // the embedded connection was closed already
+	}
+	switch way {
+	case closeNow:
+		return c.TCPConn.Close()
+	case closeHeld:
+		return c.closeHolding(raw)
+	}
+	err = c.TCPConn.Close()
+	c.t.flushes.add(c.closing(dup, nil))
+	return err
+}
+
+// Abort closes the connection with a reset: what is unsent is discarded, the peer
+// reads ECONNRESET, and the 4-tuple is free at once. After Close it returns
+// net.ErrClosed and changes nothing.
+func (c *Conn) Abort() error {
+	if !c.closed.CompareAndSwap(false, true) {
+		return c.errClosed("close")
+	}
+	return c.reset()
+}
+
+// SetLinger says what becomes of the 4-tuple, not of the data, which Close delivers
+// in any case (Abort does not). Zero, which connections of a shared port have from
+// the start: the tuple is free after delivery, and at once if the process dies
+// without Close, which then loses data. Less than zero: the tuple stays in
+// TIME_WAIT where TCP asks for it (RFC 9293, section 3.6), and the kernel delivers
+// if the process dies. More than zero is the same; Close does not wait.
+func (c *Conn) SetLinger(sec int) error {
+	if err := c.TCPConn.SetLinger(sec); err != nil {
+		return err
+	}
+	c.frees.Store(sec == 0)
+	return nil
+}
+
+func (c *Conn) reset() error {
+	if err := c.TCPConn.SetLinger(0); err != nil {
+		return err
+	}
+	return c.TCPConn.Close()
+}
+
+// closePlain is for systems where Close can do nothing better than the system.
+func (c *Conn) closePlain() error {
+	if c.frees.Load() {
+		if err := c.TCPConn.SetLinger(-1); err != nil {
+			return err
+		}
+	}
+	return c.TCPConn.Close()
+}
+
+// errClosed is what net.TCPConn returns after Close.
+func (c *Conn) errClosed(op string) error {
+	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: net.ErrClosed}
+}
+
+// wayToClose is how a connection can go.
+type wayToClose int
+
+const (
+	closeNow   wayToClose = iota // nothing is outstanding
+	closeLater                   // a duplicate of the descriptor lives on
+	closeHeld                    // no descriptor is to be had: package net's lives on
+)
+
+// prepareClose finds the way. The user may still be reading and writing. For
+// closeLater it returns the duplicate.
+func (c *Conn) prepareClose(fd uintptr) (wayToClose, uintptr) {
+	if c.isQuiet(fd) && (!c.frees.Load() || c.endLocally(fd)) {
+		return closeNow, 0
+	}
+	dup, err := dupSocketFD(fd)
+	if err != nil {
+		return closeHeld, 0
+	}
+	return closeLater, dup
+}
+
+// isQuiet says whether nothing is on its way: all acknowledged, nothing unread.
+// Without SO_LINGER 0 the kernel's own close does the rest.
+func (c *Conn) isQuiet(fd uintptr) bool {
+	n, err := unacked(fd)
+	return err == nil && n == 0 && !hasUnread(fd)
+}
+
+// endLocally sends the FIN if the reset of SO_LINGER 0 may follow on its heels, and
+// says so. The peer then reads EOF, not ECONNRESET, and the 4-tuple is free at once.
+// This is for loopback alone, where no FIN is lost or overtaken.
+func (c *Conn) endLocally(fd uintptr) bool {
+	if !c.isLocal() || shutdownWrite(fd) != nil {
+		return false
+	}
+	// A Write that runs beside Close may have come before the FIN.
+	n, err := unacked(fd)
+	return err == nil && n <= finUnacked
+}
+
+// isLocal says whether the peer is on loopback.
+func (c *Conn) isLocal() bool {
+	raddr, ok := c.RemoteAddr().(*net.TCPAddr)
+	return ok && raddr.IP.IsLoopback()
+}
+
+// closeHolding closes without a further descriptor: a goroutine keeps package net
+// from closing the one there is, while another is stuck in TCPConn.Close, which ends
+// the user's calls at once and then waits for the first.
+func (c *Conn) closeHolding(raw syscall.RawConn) error {
+	fd, held := make(chan uintptr), make(chan struct{})
+	failed := make(chan error, 1)
+	go func() {
+		failed <- raw.Control(func(s uintptr) {
+			fd <- s
+			<-held
+		})
+	}()
+	select {
+	case s := <-fd:
+		go c.TCPConn.Close() // its error would be that of close(2) long after
+		for raw.Control(func(uintptr) {}) == nil {
+			time.Sleep(time.Millisecond / 16) // until TCPConn.Close has begun
+		}
+		c.t.flushes.add(c.closing(s, held))
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
+
+// closing describes the connection for the flusher.
+func (c *Conn) closing(fd uintptr, held chan struct{}) *closing {
+	return &closing{
+		laddr: netAddr(c.LocalAddr()), raddr: netAddr(c.RemoteAddr()),
+		fd: fd, held: held, frees: c.frees.Load(), local: c.isLocal(),
+		progress: newProgress(time.Now(), c.t.flushTimeout()),
+	}
+}
+
+// flushTimeout is FlushTimeout with its default.
+func (t *Transport) flushTimeout() time.Duration {
+	if t.FlushTimeout == 0 {
+		return defaultFlushTimeout
+	}
+	return t.FlushTimeout
+}

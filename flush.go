@@ -1,0 +1,318 @@
+package reuseport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// flusher looks after the connections of a Transport that were closed and are not
+// yet delivered. One goroutine and one timer serve them all, and only as long as
+// there are any. A look costs two system calls; looking is chosen over waiting for
+// events because a descriptor of package net cannot be waited for a second time.
+type flusher struct {
+	mu      sync.Mutex
+	pending []*closing    // oldest first
+	idle    chan struct{} // closed when the last one has gone; nil while there is none
+	wake    chan struct{} // tells the goroutine of a look before next
+	next    time.Time
+	buf     []byte // for what is discarded
+	counts  flushCounts
+}
+
+// flushCounts are the sources of Stats.
+type flushCounts struct {
+	aborted, reset uint64
+	bytes          uint64 // not acknowledged, of both
+}
+
+// closing is a connection that was closed and is not yet delivered.
+type closing struct {
+	laddr, raddr netip.AddrPort
+	fd           uintptr
+	held         chan struct{} // not nil: fd is package net's, which closes it after held is closed
+	frees        bool          // a reset shall free the 4-tuple in the end
+	local        bool          // on loopback, where nothing is lost or overtaken
+
+	progress  flushProgress
+	due       time.Time // of the next look
+	discarded int
+	look      look // the last one
+}
+
+// add takes over a connection that is off the user's hands: linger off, so that the
+// end of the process delivers, then the FIN.
+func (f *flusher) add(c *closing) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gone := isGone(errors.Join(setLinger(c.fd, false), shutdownWrite(c.fd)))
+	now := time.Now()
+	if f.step(c, now, gone) {
+		return
+	}
+	if len(f.pending) >= maxPendingCloses {
+		f.evict()
+	}
+	f.pending = append(f.pending, c)
+	if f.idle == nil {
+		f.idle, f.wake, f.next = make(chan struct{}), make(chan struct{}, 1), c.due
+		go f.run(f.wake)
+		return
+	}
+	if c.due.Before(f.next) {
+		f.next = c.due
+		select {
+		case f.wake <- struct{}{}:
+		default: // it is awake already
+		}
+	}
+}
+
+// run looks at the pending connections when they are due, until there are none.
+func (f *flusher) run(wake <-chan struct{}) {
+	timer := time.NewTimer(firstLook)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-wake:
+		}
+		wait := f.sweep(time.Now())
+		if wait < 0 {
+			return
+		}
+		timer.Reset(wait)
+	}
+}
+
+// sweep looks at all that are due. It returns after what time to come again, or a
+// negative one if nothing is pending any more.
+func (f *flusher) sweep(now time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pending = slices.DeleteFunc(f.pending, func(c *closing) bool {
+		return !c.due.After(now) && f.step(c, now, false)
+	})
+	if len(f.pending) == 0 {
+		f.pending = nil
+		close(f.idle)
+		f.idle = nil
+		return -1
+	}
+	soonest := slices.MinFunc(f.pending, func(a, b *closing) int { return a.due.Compare(b.due) })
+	f.next = soonest.due
+	return max(0, time.Until(f.next))
+}
+
+// step looks at one connection and acts. It returns true if that was its end. The
+// caller holds mu.
+func (f *flusher) step(c *closing, now time.Time, gone bool) bool {
+	c.look = f.look(c)
+	c.look.broken = c.look.broken || gone
+	v := c.progress.next(now, c.look)
+	if v == keep {
+		c.due = now.Add(c.progress.wait)
+		return false
+	}
+	f.end(c, v)
+	return true
+}
+
+// look discards what has come in and asks what is outstanding.
+func (f *flusher) look(c *closing) look {
+	l := f.drain(c)
+	n, err := unacked(c.fd)
+	switch {
+	case err != nil:
+		l.unacked = unknownUnacked
+	case n <= finUnacked && c.local:
+		l.unacked = 0 // the FIN arrives
+	case l.ended && n > 0:
+		// A reset after the peer's FIN does not show on reading (Linux).
+		l.unacked, l.broken = n, l.broken || isGone(shutdownWrite(c.fd))
+	default:
+		l.unacked = n
+	}
+	return l
+}
+
+// drain discards up to 16 buffers full, so that one connection does not keep the
+// others waiting. A peer that has sent maxDiscard finds its window shut.
+func (f *flusher) drain(c *closing) look {
+	var l look
+	if f.buf == nil {
+		f.buf = make([]byte, 64<<10)
+	}
+	for range 16 {
+		if c.discarded >= maxDiscard {
+			break
+		}
+		n, err := discard(c.fd, f.buf)
+		l.received += n
+		c.discarded += n
+		l.ended = err == io.EOF
+		l.broken = err != nil && err != io.EOF
+		if n == 0 || err != nil {
+			break
+		}
+	}
+	return l
+}
+
+// end gives the socket up in the way that v says. The caller holds mu.
+func (f *flusher) end(c *closing, v verdict) {
+	switch v {
+	case abort:
+		f.counts.aborted++
+	case lost:
+		f.counts.reset++
+	}
+	if v == abort || v == lost {
+		f.counts.bytes += uint64(c.look.outstanding())
+	}
+	// Neither error has a taker: the user's Close has returned, and both mean that
+	// the socket is gone already.
+	_ = setLinger(c.fd, v == abort || v == release && c.frees)
+	if c.held != nil {
+		close(c.held)
+		return
+	}
+	_ = closeSocketFD(c.fd)
+}
+
+// outstanding returns how many bytes the peer has not acknowledged.
+func (l look) outstanding() int { return max(0, l.unacked-finUnacked) }
+
+// evict makes room for one: the oldest whose data has all arrived, or else the
+// oldest. The caller holds mu.
+func (f *flusher) evict() {
+	v := release
+	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.look.unacked == 0 })
+	if i < 0 {
+		i, v = 0, abort
+	}
+	f.end(f.pending[i], v)
+	f.pending = slices.Delete(f.pending, i, i+1)
+}
+
+// redialWait is how long a dial waits for a close of ours that holds its 4-tuple.
+const redialWait = 250 * time.Millisecond
+
+// free frees a 4-tuple that a pending close holds, as soon as all is delivered: a
+// dial need not wait for the peer's end. It returns false if it is not one of
+// ours, or not delivered within redialWait.
+func (f *flusher) free(ctx context.Context, laddr, raddr netip.AddrPort) bool {
+	ctx, cancel := context.WithTimeout(ctx, redialWait)
+	defer cancel()
+	for wait := firstLook; ; wait = min(2*wait, lastLook/4) {
+		switch found, freed := f.tryFree(laddr, raddr); {
+		case freed:
+			return true
+		case !found:
+			return false
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// tryFree looks at a pending close now, and ends it if all is delivered.
+func (f *flusher) tryFree(laddr, raddr netip.AddrPort) (found, freed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.holds(laddr, raddr) })
+	if i < 0 {
+		return false, false
+	}
+	c := f.pending[i]
+	if !f.step(c, time.Now(), false) {
+		if c.look.unacked != 0 {
+			return true, false
+		}
+		f.end(c, release)
+	}
+	f.pending = slices.Delete(f.pending, i, i+1)
+	return true, true
+}
+
+// holds says whether a dial from laddr, which may be unspecified, would have the
+// 4-tuple of c.
+func (c *closing) holds(laddr, raddr netip.AddrPort) bool {
+	return c.raddr == raddr && c.laddr.Port() == laddr.Port() &&
+		(c.laddr == laddr || laddr.Addr().IsUnspecified())
+}
+
+// UndeliveredError says what pending closes did not deliver when Shutdown returned.
+// It unwraps to the error of the context, if that ended the wait.
+type UndeliveredError struct {
+	Conns int   // connections with data that the peer has not acknowledged
+	Bytes int64 // bytes of theirs; where the system does not tell, they are not in it
+
+	err error
+}
+
+func (e *UndeliveredError) Error() string {
+	s := fmt.Sprintf("reuseport: %d connections closed with %d bytes undelivered", e.Conns, e.Bytes)
+	if e.err != nil {
+		s += ": " + e.err.Error()
+	}
+	return s
+}
+
+// Unwrap returns context.Canceled, context.DeadlineExceeded, or nil.
+func (e *UndeliveredError) Unwrap() error { return e.err }
+
+// await waits until nothing is pending or ctx ends, and returns an
+// *UndeliveredError if something did not make it.
+func (f *flusher) await(ctx context.Context) error {
+	before := f.undelivered(false)
+	err := f.awaitIdle(ctx)
+	after := f.undelivered(err != nil)
+	e := &UndeliveredError{Conns: after.Conns - before.Conns, Bytes: after.Bytes - before.Bytes, err: err}
+	if e.Conns == 0 {
+		return nil // what may be pending waits for the peers' ends only
+	}
+	return e
+}
+
+// awaitIdle waits until nothing is pending.
+func (f *flusher) awaitIdle(ctx context.Context) error {
+	for {
+		f.mu.Lock()
+		idle := f.idle
+		f.mu.Unlock()
+		if idle == nil {
+			return nil
+		}
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// undelivered sums up what was cut so far, and on demand what is pending.
+func (f *flusher) undelivered(pending bool) UndeliveredError {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := UndeliveredError{Conns: int(f.counts.aborted + f.counts.reset), Bytes: int64(f.counts.bytes)}
+	if !pending {
+		return e
+	}
+	for _, c := range f.pending {
+		if c.look = f.look(c); c.look.unacked != 0 {
+			e.Conns++
+			e.Bytes += int64(c.look.outstanding())
+		}
+	}
+	return e
+}

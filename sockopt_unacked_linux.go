@@ -1,0 +1,20 @@
+package reuseport
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// discardFlag makes recv drop the bytes without copying them (tcp(7), since Linux 2.4).
+const discardFlag = unix.MSG_TRUNC
+
+// finUnacked is what unacked counts for a FIN that is not acknowledged.
+const finUnacked = 1
+
+// unacked returns how many bytes were written and not acknowledged (SIOCOUTQ). It
+// counts a FIN of ours as one byte (TestFinCounts).
+func unacked(fd uintptr) (int, error) {
+	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	return n, os.NewSyscallError("ioctl", err)
+}
