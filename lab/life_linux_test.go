@@ -176,11 +176,11 @@ func underTest(name string, env ...string) *exec.Cmd {
 	return cmd
 }
 
-// A killed test takes its network with it.
+// A killed test takes its network with it, hosts that do not care included.
 func TestEndsWithParent(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(envMarker) != "" {
-		lab.Start(t, one("plain"))
+		lab.Start(t, one("stubborn"))
 		fmt.Println(standing)
 		_, err := io.Copy(io.Discard, os.Stdin) // until it is killed
 		t.Fatal("not killed", err)

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 	lab.Main(m, lab.Roles{
 		"ours": ourPeer, "libp2p": libp2pPeer, "denied": deniedPeer,
 		"path": pathRole, "world": worldRole,
-		"plain": plain, "fails": fails, "leaves": leaves, "breaks": breaks,
+		"plain": plain, "fails": fails, "leaves": leaves, "breaks": breaks, "stubborn": stubborn,
 	})
 }
 

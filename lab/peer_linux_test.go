@@ -32,7 +32,7 @@ type dialed struct {
 	Seen    netip.AddrPort // what the other side saw
 	Reused  bool
 	Cause   string
-	Lookups int64 // source look-ups so far, as Control saw them
+	Sockets int64 // made for this dial, as Control saw them: a look-up is one
 }
 
 // dialTo asks for a dial.
@@ -47,7 +47,7 @@ type dialTo struct {
 type peer struct {
 	transport transport
 	mark      atomic.Int64
-	lookups   atomic.Int64
+	sockets   atomic.Int64
 
 	mu        sync.Mutex
 	listeners map[string]io.Closer
@@ -86,11 +86,9 @@ func (a *peer) serve(p *lab.Process) error {
 	return err
 }
 
-// control marks sockets and counts the UDP ones, which ask for a source.
-func (a *peer) control(network, _ string, c syscall.RawConn) error {
-	if network[:3] == "udp" {
-		a.lookups.Add(1)
-	}
+// control marks sockets and counts them.
+func (a *peer) control(_, _ string, c syscall.RawConn) error {
+	a.sockets.Add(1)
 	mark := int(a.mark.Load())
 	if mark == 0 {
 		return nil
@@ -162,6 +160,7 @@ func (a *peer) dial(ctx context.Context, to dialTo) (dialed, error) {
 	ctx, cancel := context.WithTimeout(reuseport.WithPortUse(ctx, to.Use), patience)
 	defer cancel()
 	a.mark.Store(int64(to.Mark))
+	a.sockets.Store(0)
 	c, err := a.transport.DialContext(ctx, raddr)
 	if err != nil {
 		return dialed{}, err
@@ -171,7 +170,7 @@ func (a *peer) dial(ctx context.Context, to dialTo) (dialed, error) {
 }
 
 func (a *peer) describe(c manet.Conn) (dialed, error) {
-	d := dialed{Local: addrPort(c.LocalAddr()), Lookups: a.lookups.Load()}
+	d := dialed{Local: addrPort(c.LocalAddr()), Sockets: a.sockets.Load()}
 	if ours, ok := c.(*reuseport.Conn); ok {
 		d.Reused, d.Cause = ours.Reused(), ours.Cause().String()
 	}

@@ -124,3 +124,9 @@ func breaks(p *lab.Process) error {
 	}
 	return os.ErrDeadlineExceeded
 }
+
+// stubborn does not end when its test does.
+func stubborn(p *lab.Process) error {
+	go func() { _ = p.Serve() }() // says that it is ready; how it ends is the point
+	select {}
+}

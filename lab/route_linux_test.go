@@ -128,8 +128,28 @@ func TestListenerAfterRouteChange(t *testing.T) {
 	}
 }
 
+// Where the system has no TCP Fast Open, a UDP socket asks for the source.
+func TestListenerWithoutFastOpen(t *testing.T) {
+	t.Parallel()
+	n := twoNetworks(t, "ours")
+	if err := n.SetSysctl("h", "net.ipv4.tcp_fastopen", "0"); err != nil {
+		t.Fatal(err)
+	}
+	for name, pick := range families() {
+		listenOnBoth(t, n, pick)
+		rule := lab.Rule{Mark: 7, Table: viaWest, IPv6: name == "IPv6"}
+		if err := n.AddRule("h", rule); err != nil {
+			t.Fatal(err)
+		}
+		far := pick(farV4, farV6)
+		wantFrom(t, n, name, dialTo{Addr: far}, pick("10.1.0.1:4001", "[fd01::1]:4001"))
+		wantFrom(t, n, name+" marked", dialTo{Addr: far, Mark: 7}, pick("10.2.0.1:4002", "[fd02::1]:4002"))
+	}
+}
+
 // With one specific listener nothing is looked up: the wildcard is bound and the
-// kernel chooses, by the TCP route. Control would see a look-up.
+// kernel chooses, by the TCP route. With a second one on another port the same
+// dial takes a look-up, a socket more.
 func TestOneSpecificListener(t *testing.T) {
 	t.Parallel()
 	n := twoNetworks(t, "ours")
@@ -143,8 +163,12 @@ func TestOneSpecificListener(t *testing.T) {
 		if west := netip.MustParseAddr(pick("10.2.0.1", "fd02::1")); d.Local.Addr() != west || d.Reused {
 			t.Errorf("%s: to the west from %v, reused %v, want %v and not reused", name, d.Local, d.Reused, west)
 		}
-		if d.Lookups != 0 {
-			t.Errorf("%s: %d look-ups, want none", name, d.Lookups)
+		if d.Sockets != 1 {
+			t.Errorf("%s: %d sockets, want the one that dials", name, d.Sockets)
+		}
+		listen(t, n, "h", pick("/ip4/10.2.0.1/tcp/4002", "/ip6/fd02::1/tcp/4002"))
+		if d, err = dial(t, n, dialTo{Addr: pick(westV4, westV6)}); err != nil || d.Sockets != 2 {
+			t.Errorf("%s: two listeners: %d sockets, %v, want one that asks and one that dials", name, d.Sockets, err)
 		}
 	}
 }

@@ -30,8 +30,8 @@ type wire struct {
 	missed int
 }
 
-// port is one host's end. Its frames cross in order: one goroutine takes
-// them in, another lets them out when they are due.
+// port is one host's end. Its frames cross in order, whatever the jitter: one
+// goroutine takes them in, another lets them out one by one when they are due.
 type port struct {
 	wire  *wire
 	host  string
@@ -90,7 +90,6 @@ func (w *wire) start() error {
 // receive runs until the keeper ends.
 func (p *port) receive() {
 	buf := make([]byte, vnetHdrLen+maxFrame)
-	var last time.Time
 	for {
 		n, err := p.file.Read(buf)
 		if err != nil {
@@ -104,10 +103,6 @@ func (p *port) receive() {
 		if !ok {
 			continue
 		}
-		if t.due.Before(last) {
-			t.due = last // in order, whatever the jitter
-		}
-		last = t.due
 		p.queue <- t
 	}
 }
