@@ -35,10 +35,10 @@ type Transport struct {
 
 	// Control, if not nil, is called on every socket before it is bound, as
 	// net.Dialer.Control and net.ListenConfig.Control are: for marks, interface
-	// binding and the like. It is also called on a socket that asks the
-	// kernel for a source address and sends nothing (network "tcp4" or "tcp6" on
-	// Linux, "udp4" or "udp6" elsewhere). Its error is the answer of the dial or the listen. It may be called
-	// from several goroutines at once.
+	// binding and the like. It is also called on a socket that asks the kernel
+	// for a source address and sends nothing (network "tcp4" or "tcp6" on Linux,
+	// "udp4" or "udp6" elsewhere). Its error is the answer of the dial or the
+	// listen. It may be called from several goroutines at once.
 	Control func(network, address string, c syscall.RawConn) error
 
 	// Logger receives what operators want to know: dials that fell back (debug),
