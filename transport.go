@@ -52,9 +52,11 @@ type Transport struct {
 	//
 	// A hedge starts only towards global addresses, under PreferReuse, and while
 	// the path (source address and port) is unproven: a completed handshake
-	// proves it for 5 minutes. A Transport starts at most 32 hedges and one more
-	// every 5 s, not counting those that won; each sends the SYNs of a plain dial.
-	// A host that answered a hedge and not the listening port is dialed from an
+	// proves it for 5 minutes, except towards hosts that have answered a hedge
+	// before. The delay has to outlast the jitter of a path, not its round trip,
+	// since the listening port's SYN stays ahead. A Transport starts at most 32
+	// hedges and one more every 5 s, not counting those that won; each sends the
+	// SYNs of a plain dial. A host that answered a hedge and not the listening port is dialed from an
 	// ephemeral port for 30 s, and then tried again. Each network (/16, in IPv6
 	// /32) with such a host halves the delay, down to an eighth; 24 of them with
 	// no handshake between block the path: dials leave from ephemeral ports, but
