@@ -1,0 +1,43 @@
+package serve
+
+import (
+	"net"
+	"sync"
+	"time"
+
+	"github.com/reusetransport/reuseport/internal/accept"
+)
+
+// RetryAccept returns a listener like l whose Accept does not return the errors
+// that are not l's end, for servers that would stop at them: a connection that
+// was aborted in the queue is skipped, and when the process is out of
+// descriptors or memory the next accept is made after delay (zero or negative:
+// DefaultErrorDelay). A Close of the returned listener ends such a wait at once,
+// with net.ErrClosed, and closes l, which belongs to it. Connections are
+// returned as l made them. Accept may be called by several goroutines at once.
+func RetryAccept(l net.Listener, delay time.Duration) net.Listener {
+	return &retrying{Listener: l, backoff: fixedBackoff(delay), closed: make(chan struct{})}
+}
+
+type retrying struct {
+	net.Listener
+	backoff accept.Backoff
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func (r *retrying) Accept() (net.Conn, error) {
+	return accept.Next(&r.backoff, r.closed, r.Listener.Accept)
+}
+
+func (r *retrying) Close() error {
+	r.once.Do(func() { close(r.closed) })
+	return r.Listener.Close()
+}
+
+func fixedBackoff(delay time.Duration) accept.Backoff {
+	if delay <= 0 {
+		delay = DefaultErrorDelay
+	}
+	return accept.Backoff{Min: delay, Max: delay}
+}

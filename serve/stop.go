@@ -1,0 +1,97 @@
+package serve
+
+import "context"
+
+// Done returns a channel that is closed when Shutdown or Close begins: a handler
+// that would wait for a further request should end.
+func (s *Server) Done() <-chan struct{} {
+	s.prepare()
+	return s.done
+}
+
+// Shutdown stops accepting, closes the listeners and the parked connections, and
+// waits until all handlers have returned or ctx is done; then it returns nil or
+// the context's error. A parked connection on which data waits goes to its
+// handler once more; one that a handler parks after that is closed. Connections
+// that wait in the accept queue of a listener are reset with it, if no other
+// descriptor of that socket is open; see the package documentation on rolling
+// restarts.
+//
+// After Close, or a Shutdown that returned early, Shutdown waits (again).
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.prepare()
+	s.stop(false)
+	for _, c := range s.parked.close() {
+		if readable(c.raw) {
+			s.resume(c)
+		} else {
+			s.finish(c)
+		}
+	}
+	select {
+	case <-s.drained:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close stops accepting, closes the listeners, and cuts every connection at
+// once: by its method Abort, if it has one, else by its Close. It does not wait
+// for the handlers, whose reads and writes now fail; Shutdown after Close does.
+// Close always returns nil.
+func (s *Server) Close() error {
+	s.prepare()
+	for _, c := range s.stop(true) {
+		c.cut()
+	}
+	for _, c := range s.parked.close() {
+		s.finish(c)
+	}
+	return nil
+}
+
+// stop ends the accept loops. If cut is set it returns the connections held, and
+// those accepted later are cut when they start.
+func (s *Server) stop(cut bool) []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopped {
+		s.stopped = true
+		close(s.done)
+	}
+	for lp := range s.loops {
+		_ = closeListener(lp.Listener) // leave reports the error, if it lasts
+	}
+	s.checkDrained()
+	if !cut {
+		return nil
+	}
+	s.cut = true
+	held := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		held = append(held, c)
+	}
+	return held
+}
+
+// checkDrained wakes Shutdown when nothing is left. The caller holds mu.
+func (s *Server) checkDrained() {
+	if !s.stopped || len(s.loops) > 0 || len(s.conns) > 0 {
+		return
+	}
+	select {
+	case <-s.drained:
+	default:
+		close(s.drained)
+	}
+}
+
+func (s *Server) stopping() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,175 @@
+package serve
+
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// watchSet is an epoll set over the descriptors of the parked connections, with
+// one-shot interest. Those are in the runtime's own set as well; a descriptor
+// may be in several. The set is itself a file that the runtime's poller watches
+// (epoll sets nest), so that waiting for it costs a goroutine and no thread.
+type watchSet struct {
+	file *os.File // nil until first needed
+	raw  syscall.RawConn
+	byFD []*conn // the parked connections by descriptor
+}
+
+// events that end a stay. EPOLLERR and EPOLLHUP are always reported.
+const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
+
+// maxEvents is how many connections one system call may report.
+const maxEvents = 128
+
+// enter notes that c is parked. False means that there is no set, and that a
+// goroutine has to wait. stale is a connection that had the same descriptor, and
+// so was closed by somebody else while it was parked: it is the caller's now.
+// The caller holds p.mu.
+func (s *watchSet) enter(p *parking, c *conn, fd uintptr) (stale *conn, ok bool) {
+	if s.file == nil && !s.open(p) {
+		c.fd = -1
+		return nil, false
+	}
+	for int(fd) >= len(s.byFD) {
+		s.byFD = append(s.byFD, nil)
+	}
+	if stale = s.byFD[fd]; stale != nil {
+		p.remove(stale)
+	}
+	s.byFD[fd] = c
+	c.fd, c.known = int32(fd), true
+	return stale, true
+}
+
+// leave forgets c. The caller holds p.mu.
+func (s *watchSet) leave(c *conn) {
+	if c.fd >= 0 {
+		s.byFD[c.fd] = nil
+	}
+}
+
+// watch begins to watch fd for one event. A descriptor stays in the set until it
+// is closed, so that parking again costs one call as well.
+func (s *watchSet) watch(fd uintptr, visit uint32, known bool) bool {
+	ev := unix.EpollEvent{Events: interest, Fd: int32(fd), Pad: int32(visit)}
+	ok := false
+	err := s.raw.Control(func(epfd uintptr) { ok = addEvent(int(epfd), int(fd), &ev, known) })
+	return ok && err == nil
+}
+
+// addEvent tries the other call if the set turns out not to know the descriptor,
+// because an earlier attempt failed.
+func addEvent(epfd, fd int, ev *unix.EpollEvent, known bool) bool {
+	if !known {
+		return unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, ev) == nil
+	}
+	err := unix.EpollCtl(epfd, unix.EPOLL_CTL_MOD, fd, ev)
+	if err == unix.ENOENT {
+		err = unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, ev)
+	}
+	return err == nil
+}
+
+// sweepChunk is how many descriptors are looked at under one lock: about 50 us.
+const sweepChunk = 1024
+
+// sweep takes out the connections that somebody else has closed.
+func (s *watchSet) sweep(p *parking) []*conn {
+	var out []*conn
+	for start, more := 0, true; more; start += sweepChunk {
+		out, more = s.sweepChunk(p, start, out)
+	}
+	return out
+}
+
+func (s *watchSet) sweepChunk(p *parking, start int, out []*conn) (_ []*conn, more bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	end := min(start+sweepChunk, len(s.byFD))
+	for fd := start; fd < end; fd++ {
+		if c := s.byFD[fd]; c != nil && isClosed(c) {
+			p.remove(c)
+			out = append(out, c)
+		}
+	}
+	return out, end < len(s.byFD)
+}
+
+// isClosed: Control does nothing but hold the descriptor for a moment.
+func isClosed(c *conn) bool { return c.raw.Control(func(uintptr) {}) != nil }
+
+// open makes the set and starts its goroutine, which ends with it.
+func (s *watchSet) open(p *parking) bool {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return false // out of descriptors, perhaps; the next one may have more luck
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd) // nothing is lost with an empty set
+		return false
+	}
+	s.file = os.NewFile(uintptr(fd), "epoll")
+	raw, err := s.file.SyscallConn()
+	if err != nil {
+		s.close()
+		s.file = nil
+		return false
+	}
+	s.raw = raw
+	go p.watchAll(raw)
+	return true
+}
+
+// close ends the goroutine.
+func (s *watchSet) close() {
+	if s.file != nil {
+		_ = s.file.Close() // it holds no data
+	}
+}
+
+// watchAll is the event loop: it hands readable connections over until the set
+// is closed.
+func (p *parking) watchAll(set syscall.RawConn) {
+	events := make([]unix.EpollEvent, maxEvents)
+	ready := make([]*conn, 0, maxEvents)
+	for {
+		n, err := epollWait(set, events)
+		if err != nil {
+			return // closed
+		}
+		ready = p.takeEvents(ready[:0], events[:n])
+		for _, c := range ready {
+			p.resume(c)
+		}
+	}
+}
+
+// epollWait waits for events without blocking a thread.
+func epollWait(set syscall.RawConn, events []unix.EpollEvent) (n int, err error) {
+	errClosed := set.Read(func(fd uintptr) bool {
+		n, err = unix.EpollWait(int(fd), events, 0)
+		return n > 0 || (err != nil && err != unix.EINTR)
+	})
+	if errClosed != nil {
+		return 0, errClosed
+	}
+	return n, err
+}
+
+// takeEvents takes out the connections that are still in the stay that an event
+// is about.
+func (p *parking) takeEvents(ready []*conn, events []unix.EpollEvent) []*conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, ev := range events {
+		c := p.set.byFD[ev.Fd]
+		if c == nil || c.visit != uint32(ev.Pad) {
+			continue
+		}
+		p.remove(c)
+		ready = append(ready, c)
+	}
+	return ready
+}
