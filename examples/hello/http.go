@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/reusetransport/reuseport/serve"
+)
+
+const (
+	maxHeader = 8 << 10 // bytes of request line and header
+	maxBody   = 1 << 20 // bytes of body
+)
+
+// greeter answers requests, each within timeout.
+type greeter struct{ timeout time.Duration }
+
+// serve is a serve.Handler: one request, one answer. Its error is for the log;
+// what the client did wrong is in the answer.
+func (g greeter) serve(c net.Conn) (serve.Handler, error) {
+	if err := c.SetDeadline(time.Now().Add(g.timeout)); err != nil {
+		return nil, err
+	}
+	r := readers.Get().(*reader)
+	defer r.release()
+	r.reset(c)
+	req, status := r.request()
+	if status == 0 {
+		return nil, nil // the client left without a word
+	}
+	if status == http.StatusRequestTimeout {
+		// The deadline has passed, for the answer too.
+		if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := c.Write(answer(status, req != nil && req.Method == http.MethodHead)); err != nil {
+		return nil, nil // the client is gone, or does not read
+	}
+	// The server closes c, and reuseport's Close delivers the answer also to a
+	// client that still sends: a plain TCP close resets then.
+	return nil, nil
+}
+
+// reader reads one request. The limit is below the buffer, and below that is what
+// keeps the connection's own error: the parser takes a header that stopped in the
+// middle for a malformed one.
+type reader struct {
+	conn  net.Conn
+	err   error
+	limit io.LimitedReader
+	buf   *bufio.Reader
+}
+
+var readers = sync.Pool{New: func() any {
+	r := new(reader)
+	r.buf = bufio.NewReaderSize(&r.limit, 4<<10)
+	return r
+}}
+
+func (r *reader) reset(c net.Conn) {
+	r.conn, r.err = c, nil
+	r.limit = io.LimitedReader{R: r, N: maxHeader}
+	r.buf.Reset(&r.limit)
+}
+
+func (r *reader) release() {
+	r.conn = nil
+	readers.Put(r)
+}
+
+// Read reads from the connection.
+func (r *reader) Read(p []byte) (int, error) {
+	n, err := r.conn.Read(p)
+	if err != nil {
+		r.err = err
+	}
+	return n, err
+}
+
+// request reads a request and its body and returns the status of the answer,
+// zero for none.
+func (r *reader) request() (*http.Request, int) {
+	if _, err := r.buf.Peek(1); errors.Is(err, io.EOF) {
+		return nil, 0
+	}
+	req, err := http.ReadRequest(r.buf)
+	switch {
+	case err != nil:
+		return nil, r.fault(http.StatusRequestHeaderFieldsTooLarge)
+	case req.ProtoMajor != 1:
+		return nil, http.StatusHTTPVersionNotSupported
+	case req.ContentLength > maxBody:
+		return req, http.StatusRequestEntityTooLarge
+	}
+	return req, r.body(req)
+}
+
+// body reads the body, which for a chunked one ends at maxBody.
+func (r *reader) body(req *http.Request) int {
+	if req.Body == http.NoBody {
+		return http.StatusOK
+	}
+	if req.Header.Get("Expect") == "100-continue" {
+		if _, err := io.WriteString(r.conn, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+			return 0
+		}
+	}
+	r.limit.N = 2 * maxBody // chunks have a frame
+	n, err := io.Copy(io.Discard, io.LimitReader(req.Body, maxBody+1))
+	switch {
+	case n > maxBody:
+		return http.StatusRequestEntityTooLarge
+	case err != nil:
+		return r.fault(http.StatusRequestEntityTooLarge)
+	}
+	return http.StatusOK
+}
+
+// fault is the status for a request that could not be read to its end.
+func (r *reader) fault(tooLarge int) int {
+	switch {
+	case r.limit.N <= 0:
+		return tooLarge
+	case errors.Is(r.err, os.ErrDeadlineExceeded):
+		return http.StatusRequestTimeout
+	case r.err != nil && !errors.Is(r.err, io.EOF):
+		return 0 // the connection failed and carries no answer
+	}
+	return http.StatusBadRequest
+}
+
+const greeting = "Hello"
+
+var (
+	okHead   = head(http.StatusOK, len(greeting))
+	okAnswer = append(head(http.StatusOK, len(greeting)), greeting...)
+)
+
+func answer(status int, headOnly bool) []byte {
+	switch {
+	case status != http.StatusOK:
+		return head(status, 0)
+	case headOnly:
+		return okHead
+	}
+	return okAnswer
+}
+
+func head(status, length int) []byte {
+	return []byte("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) +
+		"\r\nContent-Type: text/html\r\nContent-Length: " + strconv.Itoa(length) +
+		"\r\nConnection: close\r\n\r\n")
+}

@@ -1,0 +1,94 @@
+// Command hello is an HTTP server on one port that answers every request with
+// "Hello" and closes the connection. It shows package serve under load: a
+// connection that says nothing costs no goroutine, surplus clients wait in the
+// kernel's queue, and no client can hold a slot for longer than -timeout.
+//
+//	hello -port 8080 -max 10000
+//
+// SIGTERM and SIGINT stop it when the requests in flight are answered.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/reusetransport/reuseport"
+	"github.com/reusetransport/reuseport/serve"
+)
+
+func main() {
+	port := flag.Uint("port", 8080, "port on all addresses; 0 picks one")
+	limit := flag.Int("max", 10000, "most connections at once; 0: no bound")
+	timeout := flag.Duration("timeout", 10*time.Second, "for the first byte of a request, and again for the rest and the answer")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := run(ctx, uint16(*port), *limit, *timeout); err != nil {
+		fmt.Fprintln(os.Stderr, "hello:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx is done and all requests in flight are answered.
+func run(ctx context.Context, port uint16, limit int, timeout time.Duration) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	t := &reuseport.Transport{Logger: log}
+	l, err := t.ListenPort(port)
+	if err != nil {
+		return err
+	}
+	srv := &serve.Server{
+		Handler:     greeter{timeout}.serve,
+		MaxConns:    limit,
+		ParkNew:     true,
+		IdleTimeout: timeout,
+		Logger:      log,
+	}
+	log.Info("listening", "addr", l.Addr().String())
+	go logInFlight(ctx, log, srv)
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(manet.NetListener(l)) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	return shutdown(srv, t, 2*timeout)
+}
+
+// shutdown waits for the requests in flight, which end within two timeouts, and
+// then for what their connections still have to deliver.
+func shutdown(srv *serve.Server, t *reuseport.Transport, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		return err
+	}
+	return t.Shutdown(ctx)
+}
+
+// logInFlight logs the requests in flight once a second while they change.
+func logInFlight(ctx context.Context, log *slog.Logger, srv *serve.Server) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var last serve.Stats
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if st := srv.Stats(); st != last {
+			log.Info("requests", "in flight", st.Active, "idle", st.Parked, "accepted", st.Accepted, "waits at the limit", st.LimitWaits)
+			last = st
+		}
+	}
+}
