@@ -1,0 +1,177 @@
+package labtest
+
+import (
+	"flag"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/reusetransport/reuseport/lab"
+)
+
+func TestMain(m *testing.M) {
+	lab.Main(m, lab.Roles{"libp2p": libp2pRole})
+}
+
+var tries = flag.Int("tries", 5, "DCUtR tries of each kind and transport; 20 for the figures of the README")
+
+const (
+	relayPort = 4001
+
+	// startLimit bounds how long a host takes to learn its public address:
+	// go-libp2p looks after 0.25, 0.75, 1.75 and 3.75 s.
+	startLimit = 20 * time.Second
+
+	// callLimit bounds a try: go-libp2p makes three attempts of 10 s.
+	callLimit = 35 * time.Second
+)
+
+// world is two hosts behind NATs, and a relay.
+//
+//	a ──lanA── natA ──┐
+//	                  ├── wire ── r
+//	b ──lanB── natB ──┘
+//
+// The wire has addresses that go-libp2p takes for public and nobody routes.
+func world(t *testing.T, wire lab.Wire, nat lab.NAT) *lab.Network {
+	t.Helper()
+	nat.Outside = "wire"
+	return lab.Start(t, lab.Topology{
+		Wires: lab.Wires{"wire": wire},
+		Hosts: lab.Hosts{
+			"a":    {On: lab.On{"lanA": "10.1.0.2/24"}, Via: "10.1.0.1", Role: "libp2p"},
+			"natA": {On: lab.On{"lanA": "10.1.0.1/24", "wire": "192.0.0.65/24"}, NAT: &nat},
+			"b":    {On: lab.On{"lanB": "10.2.0.2/24"}, Via: "10.2.0.1", Role: "libp2p"},
+			"natB": {On: lab.On{"lanB": "10.2.0.1/24", "wire": "192.0.0.66/24"}, NAT: &nat},
+			"r":    {On: lab.On{"wire": "192.0.0.80/24"}, Role: "libp2p"},
+		},
+	})
+}
+
+// scene is a world while it is in use.
+type scene struct {
+	*lab.Network
+	t     *testing.T
+	relay peer.AddrInfo
+	port  uint16 // of the last try
+}
+
+func newScene(t *testing.T, wire lab.Wire, nat lab.NAT) *scene {
+	t.Helper()
+	s := &scene{Network: world(t, wire, nat), t: t, port: relayPort}
+	s.relay = ask[peer.AddrInfo](s, "r", "open", setup{Transport: stock, Port: relayPort})
+	s.relay.Addrs = slices.DeleteFunc(s.relay.Addrs, isLoopback)
+	return s
+}
+
+// ask calls an operation that has to work.
+func ask[Out any](s *scene, host, op string, in any) Out {
+	s.t.Helper()
+	out, err := lab.Call[Out](s.t.Context(), s.Network, host, op, in)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return out
+}
+
+// result is one try.
+type result struct {
+	started bool // both hosts knew a public address and offered DCUtR
+	a, b    outcome
+}
+
+// good says whether both hosts say that a punch gave them a direct connection, from
+// port to port.
+func (r result) good() bool {
+	return r.a.Direct && r.b.Direct && r.a.Ours && r.b.Ours && r.a.Punched > 0 && r.b.Punched > 0
+}
+
+func (r result) String() string {
+	switch {
+	case !r.started:
+		return "not even tried: no public address"
+	case r.good():
+		return fmt.Sprintf("punched, %d ms", r.b.After.Milliseconds())
+	default:
+		return fmt.Sprintf("FAILED\n    a: %+v\n    b: %+v", r.a, r.b)
+	}
+}
+
+// try lets b call a through the relay, hosts and ports new.
+func (s *scene) try(transport string, limit time.Duration) (r result) {
+	s.t.Helper()
+	s.port++
+	in := setup{Transport: transport, Port: s.port, Relay: &s.relay}
+	a := ask[peer.AddrInfo](s, "a", "open", in)
+	b := ask[peer.AddrInfo](s, "b", "open", in)
+	start := startLimit
+	if transport == newPort {
+		start = 4 * time.Second // there is nothing to wait for
+	}
+	atA := ask[bool](s, "a", "ready", wait{Port: s.port, Limit: start})
+	atB := ask[bool](s, "b", "ready", wait{Port: s.port, Limit: start})
+	r.started = atA && atB
+	if r.started {
+		r.b = ask[outcome](s, "b", "call", wait{Port: s.port, Peer: a.ID, Limit: limit})
+		r.a = ask[outcome](s, "a", "direct", wait{Port: s.port, Peer: b.ID, Limit: time.Second})
+	}
+	ask[struct{}](s, "b", "shut", wait{Port: s.port})
+	ask[struct{}](s, "a", "shut", wait{Port: s.port})
+	return r
+}
+
+// tally counts tries.
+type tally struct {
+	good  int
+	times []time.Duration
+}
+
+func (c *tally) add(r result) {
+	if r.good() {
+		c.good++
+		c.times = append(c.times, r.b.After)
+	}
+}
+
+func (c *tally) String() string {
+	if len(c.times) == 0 {
+		return fmt.Sprintf("%d", c.good)
+	}
+	slices.Sort(c.times)
+	return fmt.Sprintf("%d, direct after %d ms (median), %d ms (slowest)", c.good,
+		c.times[len(c.times)/2].Milliseconds(), c.times[len(c.times)-1].Milliseconds())
+}
+
+// TestDCUtR punches through kernel NATs, by turns with our transport and with
+// go-libp2p's, and demands four of five from ours.
+func TestDCUtR(t *testing.T) {
+	short, long := lab.Wire{Delay: 10 * time.Millisecond}, lab.Wire{Delay: 50 * time.Millisecond}
+	for name, tt := range map[string]struct {
+		wire lab.Wire
+		nat  lab.NAT
+	}{
+		"20 ms, dropping":                 {short, lab.NAT{}},
+		"100 ms, dropping":                {long, lab.NAT{}},
+		"20 ms, not preserving ports":     {short, lab.NAT{Mapping: lab.PortShifting}},
+		"20 ms + 40 ms jitter, resetting": {lab.Wire{Delay: 10 * time.Millisecond, Jitter: 40 * time.Millisecond}, lab.NAT{Unsolicited: lab.Reset}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t, tt.wire, tt.nat)
+			var mine, theirs tally
+			for i := range *tries {
+				r, q := s.try(ours, callLimit), s.try(stock, callLimit)
+				mine.add(r)
+				theirs.add(q)
+				t.Logf("try %d: ours %v; stock %v", i, r, q)
+			}
+			t.Logf("of %d, ours %v; stock %v", *tries, &mine, &theirs)
+			if mine.good*5 < *tries*4 {
+				t.Errorf("%d of %d tries gave a direct connection", mine.good, *tries)
+			}
+		})
+	}
+}
