@@ -8,25 +8,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// guard keeps later joiners out of a listener of ours that just got SO_REUSEPORT.
-// It lets a throwaway socket join the port, leave a reuseport program behind that
-// gives every connection to the first socket of the group, which is ours (Linux
-// 4.5), and go. A process of the same user that joins later with SO_REUSEPORT gets
-// nothing, unless it brings its own program or listens on a more specific address
-// (TestJoinerGetsNothing).
-//
-// While the throwaway listens it drops all packets, so that no connection is queued
-// on it and lost: a SYN of that moment is sent again after a second.
-func guard(laddr listenAddr, control controlFunc) error {
-	l, err := listen(laddr, control.then(setReuse).then(dropAll))
-	if err != nil {
+// guard keeps later joiners out of a listener of ours. It makes the socket the
+// first of a reuseport group while it is not yet bound, with a program that gives
+// every connection to the first of the group, which is ours (Linux 4.5). Then it
+// takes SO_REUSEPORT back, so that bind and listen are exclusive; the group stays.
+// A process of the same user that joins once allowReuse has set the option again
+// gets nothing, unless it brings its own program or listens on a more specific
+// address (TestJoinerGetsNothing).
+func guard(c syscall.RawConn) error {
+	if err := allowReuse(c); err != nil {
 		return err
 	}
-	raw, err := l.SyscallConn()
-	if err == nil {
-		err = attachFilter(raw, unix.SO_ATTACH_REUSEPORT_CBPF)
-	}
-	return errors.Join(err, l.Close())
+	return errors.Join(guardListening(c), forbidReuse(c))
+}
+
+// guardListening is guard for a socket that listens with SO_REUSEPORT already.
+func guardListening(c syscall.RawConn) error {
+	ret := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0} // socket 0 of the group; unprivileged
+	prog := unix.SockFprog{Len: 1, Filter: &ret}
+	var opt error
+	err := c.Control(func(fd uintptr) {
+		opt = os.NewSyscallError("setsockopt", unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog))
+	})
+	return errors.Join(err, opt)
+}
+
+// forbidReuse takes SO_REUSEPORT back.
+func forbidReuse(c syscall.RawConn) error {
+	var opt error
+	err := c.Control(func(fd uintptr) {
+		opt = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 0))
+	})
+	return errors.Join(err, opt)
 }
 
 // keepBindFlat makes bind on our port cost the same however many connections live
@@ -61,22 +74,4 @@ func bindOnce(family int, sa unix.Sockaddr) error {
 		return os.NewSyscallError("setsockopt", err)
 	}
 	return os.NewSyscallError("bind", unix.Bind(fd, sa))
-}
-
-// dropAll makes a socket discard every packet.
-func dropAll(network, address string, c syscall.RawConn) error {
-	return attachFilter(c, unix.SO_ATTACH_FILTER)
-}
-
-// attachFilter attaches the classic BPF program "return 0". As a socket filter
-// that keeps zero bytes of every packet; as a reuseport program it chooses the
-// socket with index 0. Both are unprivileged.
-func attachFilter(c syscall.RawConn, option int) error {
-	ret := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
-	prog := unix.SockFprog{Len: 1, Filter: &ret}
-	var opt error
-	err := c.Control(func(fd uintptr) {
-		opt = os.NewSyscallError("setsockopt", unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, option, &prog))
-	})
-	return errors.Join(err, opt)
 }

@@ -106,13 +106,35 @@ func (t *Transport) bind(laddr listenAddr, now *snapshot) (*net.TCPListener, err
 	if t.Shared {
 		return listen(laddr, t.control().then(setReuse))
 	}
-	tcp, err := listen(laddr, t.control().then(exclusive))
+	tcp, err := listen(laddr, t.control().then(exclusive).then(t.guarded))
 	if err == nil || !isAddrInUse(err) || !now.overlaps(laddr) {
 		return tcp, err
 	}
 	// A wildcard beside one of our specific addresses, or the reverse: the kernel
 	// lets it in only with the options of port sharing (TestWildcardBesideSpecific).
-	return listen(laddr, t.control().then(setReuse))
+	tcp, err = listen(laddr, t.control().then(setReuse))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		err = guardListening(raw)
+	}
+	t.guardFailed(laddr.String(), err)
+	return tcp, nil
+}
+
+// guarded is guard as a control function. A listener works without it.
+func (t *Transport) guarded(_, address string, c syscall.RawConn) error {
+	t.guardFailed(address, guard(c))
+	return nil
+}
+
+// guardFailed tells operators of a guard that is missing, if err says so.
+func (t *Transport) guardFailed(laddr string, err error) {
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		t.log().Warn("listener has no guard against later joiners", "laddr", laddr, "err", err)
+	}
 }
 
 // listen is net.Listen with our options. A Multipath TCP socket, Go's default,
@@ -140,6 +162,9 @@ func (t *Transport) register(tcp *net.TCPListener) (manet.Listener, error) {
 	}
 	sock := newSocket(tcp, raw)
 	sock.reusable = t.Shared || t.makeReusable(sock.laddr, raw)
+	if sock.reusable && t.registry.load().mixes(sock.laddr) {
+		t.flatten(sock.laddr)
+	}
 	sock.lingers = inheritLinger(raw) == nil // where not, Accept sets it
 	l := t.newListener(tcp, sock)
 	t.registry.add(sock, l)
@@ -160,10 +185,6 @@ func (t *Transport) makeReusable(laddr listenAddr, raw syscall.RawConn) bool {
 		t.log().Debug("no port reuse", "laddr", laddr.String(), "err", err)
 		return false
 	}
-	if err := guard(laddr, t.control()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		t.log().Warn("listener has no guard against later joiners", "laddr", laddr.String(), "err", err)
-	}
-	t.flatten(laddr)
 	return true
 }
 

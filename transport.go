@@ -182,6 +182,12 @@ func (s *snapshot) overlaps(laddr listenAddr) bool {
 	return slices.ContainsFunc(s.sockets, func(sock *socket) bool { return sock.laddr.overlaps(laddr) })
 }
 
+// mixes says whether dials will bind laddr's port on several addresses or in both
+// families, one of our other listeners on that port included.
+func (s *snapshot) mixes(laddr listenAddr) bool {
+	return laddr.dual || slices.ContainsFunc(s.sockets, func(sock *socket) bool { return sock.laddr.Port() == laddr.Port() })
+}
+
 // add enters a socket with its first handle. The caller holds mu.
 func (r *registry) add(sock *socket, l *listener) {
 	sock.handles = []*listener{l}
