@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -110,6 +111,47 @@ func TestCallErrors(t *testing.T) {
 	}
 }
 
+// A network that is closed leaves no descriptor and no goroutine. Not parallel:
+// it counts those of the whole process.
+func TestLeavesNothing(t *testing.T) {
+	topo := one("plain")
+	topo.Hosts["a"].On["wire"] = ""
+	topo.Wires = lab.Wires{"wire": {}}
+	cycle := func() {
+		n, err := build(t, topo)
+		if err == nil {
+			err = n.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	cycle() // what the first one opens for good
+	before := held(t)
+	for range 3 {
+		cycle()
+	}
+	for range 100 { // goroutines take a moment to end
+		if held(t) == before {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("after three networks %+v, before them %+v", held(t), before)
+}
+
+// holdings are what a process holds.
+type holdings struct{ descriptors, goroutines int }
+
+func held(t *testing.T) holdings {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return holdings{len(open), runtime.NumGoroutine()}
+}
+
 // A host sees its own interfaces and no other.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
@@ -160,7 +202,14 @@ func TestLinkDown(t *testing.T) {
 	if err := n.SetLink("s", "wire", true); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := observe(t, n, "r", "", "192.0.0.81:7001"); err != nil {
+	var err error
+	for range 20 { // until the kernel gives up the neighbour look-up that failed, 3 s
+		if _, err = observe(t, n, "r", "", "192.0.0.81:7001"); !errors.Is(err, syscall.EHOSTUNREACH) {
+			break
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	if err != nil {
 		t.Errorf("link is up again: %v", err)
 	}
 }

@@ -71,6 +71,9 @@ func parseFlags(args []string, out io.Writer) (config, error) {
 	if err := flags.Parse(args); err != nil {
 		return config{}, err
 	}
+	if flags.NArg() > 0 {
+		return config{}, fmt.Errorf("%q: the one word known is punch", flags.Arg(0))
+	}
 	cfg := config{nat: lab.NAT{Outside: wire}, rtt: *rtt}
 	if *reset {
 		cfg.nat.Unsolicited = lab.Reset

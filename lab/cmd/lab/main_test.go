@@ -53,7 +53,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestParseFlags(t *testing.T) {
-	for _, args := range [][]string{{"-nat", "cone"}, {"-rtt", "soon"}, {"-what"}} {
+	for _, args := range [][]string{{"-nat", "cone"}, {"-rtt", "soon"}, {"-what"}, {"dance"}} {
 		if cfg, err := parseFlags(args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%v gives %+v, want an error", args, cfg)
 		}
