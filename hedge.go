@@ -67,26 +67,25 @@ func (a *attempt) pathOf(ctx context.Context, laddr netip.AddrPort) (netip.AddrP
 // ephemeral port. The first to connect is the dial's result, the other one is
 // closed.
 type hedge struct {
-	a     *attempt
-	laddr netip.AddrPort
-	ctx   context.Context    // of the hedge's own dial
-	stop  context.CancelFunc // ends the dial from the listening port
-	timer *time.Timer
+	a          *attempt
+	laddr      netip.AddrPort
+	ctx        context.Context    // of the whole dial
+	stopShared context.CancelFunc // ends the dial from the listening port
 
-	mu   sync.Mutex
-	over bool // the dial has its result; what the hedge brings is closed
-	conn *net.TCPConn
-	err  error
+	mu    sync.Mutex
+	timer *time.Timer
+	stop  context.CancelFunc // ends the hedge's own dial; nil before it starts
+	over  bool               // the dial has its result; what the hedge brings is closed
+	conn  *net.TCPConn
+	err   error
 }
 
 // hedged dials from laddr with a hedge behind it.
 func (a *attempt) hedged(ctx context.Context, laddr netip.AddrPort, headStart time.Duration) (*net.TCPConn, error) {
-	hedgeCtx, stopHedge := context.WithCancel(ctx)
-	defer stopHedge()
-	shared, stopShared := context.WithCancel(ctx)
-	defer stopShared()
+	shared, stop := context.WithCancel(ctx)
+	defer stop()
 	kept := *a // a itself stays on the stack, which spares the dials without a hedge
-	h := &hedge{a: &kept, laddr: laddr, ctx: hedgeCtx, stop: stopShared}
+	h := &hedge{a: &kept, laddr: laddr, ctx: ctx, stopShared: stop}
 	h.arm(headStart)
 	c, err := a.t.connect(shared, laddr, a.raddr)
 	c, err = h.settle(c, err)
@@ -106,8 +105,13 @@ func (h *hedge) arm(d time.Duration) {
 // run is the hedge, on a goroutine of its own. While the budget is spent it asks
 // again, eight times in a HedgeDelay.
 func (h *hedge) run() {
+	ctx, stop := context.WithCancel(h.ctx)
+	defer stop()
+	if !h.begin(stop) {
+		return
+	}
 	t := h.a.t
-	source, err := h.a.pathOf(h.ctx, h.laddr)
+	source, err := h.a.pathOf(ctx, h.laddr)
 	if err != nil {
 		return // the dial is over
 	}
@@ -119,7 +123,15 @@ func (h *hedge) run() {
 		return
 	}
 	t.counters.hedges.Add(1)
-	h.done(t.connectNew(h.ctx, h.a.raddr))
+	h.done(t.connectNew(ctx, h.a.raddr))
+}
+
+// begin tells settle how to end the hedge, unless the dial has its result.
+func (h *hedge) begin(stop context.CancelFunc) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stop = stop
+	return !h.over
 }
 
 // done hands in what the hedge brought. A connection ends the other dial, and so
@@ -134,7 +146,7 @@ func (h *hedge) done(c *net.TCPConn, err error) {
 	}
 	h.conn, h.err = c, err
 	if c != nil || isRefused(err) {
-		h.stop()
+		h.stopShared()
 	}
 }
 
@@ -145,6 +157,9 @@ func (h *hedge) settle(c *net.TCPConn, err error) (*net.TCPConn, error) {
 	defer h.mu.Unlock()
 	h.over = true
 	h.timer.Stop()
+	if h.stop != nil {
+		h.stop()
+	}
 	switch {
 	case c != nil:
 		closeLoser(h.conn)

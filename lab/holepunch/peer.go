@@ -155,6 +155,7 @@ func (e *endpoint) connect(ctx context.Context, a attempt) (net.Conn, error) {
 	case Ephemeral:
 		return dialUntilDone(ctx, a.To)
 	case accept:
+		defer context.AfterFunc(ctx, func() { e.listener.Close() })()
 		return e.listener.Accept()
 	case Plain:
 		return e.DialNetContext(reuseport.WithPortUse(ctx, reuseport.RequireReuse), "tcp", a.To.String())
@@ -198,14 +199,21 @@ func greet(c net.Conn, hello string) (string, error) {
 	return said[:len(said)-1], nil
 }
 
-// shut ends a try.
+// shut ends a try. All has been said, so that nothing is to be delivered.
 func (h *peerHost) shut(ctx context.Context, port uint16) (int, error) {
 	e := h.endpoint(port)
 	var errs []error
 	for _, c := range e.conns {
-		errs = append(errs, c.Close())
+		errs = append(errs, abort(c))
 	}
 	return len(errs), errors.Join(append(errs, e.Shutdown(ctx))...)
+}
+
+func abort(c net.Conn) error {
+	if r, ok := c.(*reuseport.Conn); ok {
+		return r.Abort()
+	}
+	return c.Close()
 }
 
 func multiaddr(a netip.AddrPort) (ma.Multiaddr, error) {

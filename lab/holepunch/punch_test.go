@@ -199,3 +199,38 @@ func TestOnePublic(t *testing.T) {
 		}
 	})
 }
+
+// TestSYNsOnTheWire: a border that always resets gets no more SYNs than Punch
+// promises, counted on the wire: 20 in the first second, 5 in any second after.
+func TestSYNsOnTheWire(t *testing.T) {
+	s := holepunch.Scene{RTT: 20 * time.Millisecond, A: holepunch.NATed(lab.PortPreserving, lab.Drop), B: holepunch.NATed(lab.PortPreserving, lab.Reset)}
+	n := lab.Start(t, s.Topology())
+	if err := holepunch.Open(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Run(t.Context(), n, holepunch.Try{Port: 4001, From: holepunch.Shared, OnlyA: true, Patience: 3500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := n.Log("wire")
+	if err != nil {
+		t.Fatal(err)
+	}
+	syns := log.Select(func(p lab.Packet) bool { return p.IsSYN() && p.From == "borderA" && p.To == "borderB" })
+	if r.A.Connected || len(syns) < 20 || uint64(len(syns)) > r.A.SYNs {
+		t.Fatalf("a %+v, %d SYNs on the wire, want 20 or more and no more than counted", r.A, len(syns))
+	}
+	first := 0
+	for i, p := range syns {
+		switch since := p.At.Sub(syns[0].At); {
+		case since < time.Second:
+			first++
+		case i >= 5 && p.At.Sub(syns[i-5].At) < time.Second && syns[i-5].At.Sub(syns[0].At) >= time.Second:
+			t.Errorf("SYN %d at %v is the sixth within a second", i, since)
+		}
+	}
+	if first > 20 {
+		t.Errorf("%d SYNs in the first second, want at most 20", first)
+	}
+	t.Logf("%d SYNs in 3.5 s, %d of them in the first second", len(syns), first)
+}
