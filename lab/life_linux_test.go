@@ -140,6 +140,24 @@ func TestLeavesNothing(t *testing.T) {
 	t.Errorf("after three networks %+v, before them %+v", held(t), before)
 }
 
+// BenchmarkBuild is the cost of a network of three, up and down.
+func BenchmarkBuild(b *testing.B) {
+	topo := one("plain")
+	topo.Hosts["a"].On["wire"] = "192.0.0.80/24"
+	topo.Hosts["b"] = lab.Host{On: lab.On{"wire": "192.0.0.81/24"}, Role: "plain"}
+	topo.Hosts["c"] = lab.Host{On: lab.On{"wire": "192.0.0.82/24"}}
+	topo.Wires = lab.Wires{"wire": {}}
+	for b.Loop() {
+		n, err := lab.Build(b.Context(), topo)
+		if err == nil {
+			err = n.Close()
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // holdings are what a process holds.
 type holdings struct{ descriptors, goroutines int }
 

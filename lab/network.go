@@ -95,9 +95,10 @@ func start(topo Topology) (*Network, error) {
 	pipes, err := n.openPipes()
 	defer closeAll(pipes)
 	if err != nil {
+		n.closeInputs()
 		return nil, err
 	}
-	// The keeper's own two pipes come last here, and first for it.
+	// The last two are its standard input and output, the rest it hands on.
 	own, hosts := pipes[len(pipes)-2:], pipes[:len(pipes)-2]
 	n.cmd, err = startKeeper(own[0], own[1], hosts, n.output)
 	if err != nil {
@@ -148,7 +149,9 @@ func (n *Network) closeInputs() {
 	for _, s := range n.hosts {
 		_ = s.in.Close() // nobody reads it
 	}
-	_ = n.keeper.in.Close() // nobody reads it
+	if n.keeper != nil {
+		_ = n.keeper.in.Close() // nobody reads it
+	}
 }
 
 func (n *Network) waitReady(ctx context.Context) error {
