@@ -52,6 +52,7 @@ func TestBadTopology(t *testing.T) {
 		"route":           {Hosts: lab.Hosts{"a": {Routes: []lab.Route{{To: "everywhere"}}}}},
 		"route's gateway": {Hosts: lab.Hosts{"a": {Routes: []lab.Route{{To: "default", Via: "router"}}}}},
 		"rule":            {Hosts: lab.Hosts{"a": {Rules: []lab.Rule{{To: "nowhere", Table: 1}}}}},
+		"rule's table":    {Hosts: lab.Hosts{"a": {Rules: []lab.Rule{{Proto: "tcp"}}}}},
 		"rule's protocol": {Hosts: lab.Hosts{"a": {Rules: []lab.Rule{{Proto: "sctp", Table: 1}}}}},
 		"sysctl":          {Hosts: lab.Hosts{"a": {Sysctls: map[string]string{"kernel.hostname": "x"}}}},
 		"role":            one("nobody"),

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -112,11 +113,11 @@ func (n *node) withRule(r Rule, fn func(*netlink.Rule) error) error {
 }
 
 func parseRule(r Rule) (*netlink.Rule, error) {
-	rule := netlink.NewRule()
-	rule.Family, rule.Table, rule.Mark = unix.AF_INET, r.Table, r.Mark
-	if r.IPv6 {
-		rule.Family = unix.AF_INET6
+	if r.Table == 0 {
+		return nil, errors.New("it names no table")
 	}
+	rule := netlink.NewRule()
+	rule.Table, rule.Mark = r.Table, r.Mark
 	if r.Priority != 0 {
 		rule.Priority = r.Priority
 	}
@@ -147,6 +148,10 @@ func setSelectors(rule *netlink.Rule, r Rule) error {
 	to, err := parsePrefixOrAny(r.To)
 	if err != nil {
 		return err
+	}
+	rule.Family = unix.AF_INET
+	if r.IPv6 || from.Addr().Is6() || to.Addr().Is6() {
+		rule.Family = unix.AF_INET6
 	}
 	if from.IsValid() {
 		rule.Src = ipNet(from)

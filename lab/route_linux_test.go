@@ -102,7 +102,7 @@ func TestListenerUnderRules(t *testing.T) {
 				far := dialTo{Addr: pick(farV4, farV6), Mark: tt.mark}
 				wantFrom(t, n, family+" before", far, pick("10.1.0.1:4001", "[fd01::1]:4001"))
 				rule := tt.rule(pick)
-				rule.Table, rule.IPv6 = viaWest, family == "IPv6"
+				rule.Table, rule.IPv6 = viaWest, rule.To == "" && family == "IPv6"
 				if err := n.AddRule("h", rule); err != nil {
 					t.Fatal(err)
 				}

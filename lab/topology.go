@@ -72,8 +72,8 @@ type Rule struct {
 	Mark     uint32 // zero = any
 	Proto    string // "tcp", "udp" or empty = any
 	Table    int
-	Priority int // lower is asked first; zero = before all rules so far
-	IPv6     bool
+	Priority int  // lower is asked first; zero = before all rules so far
+	IPv6     bool // a rule for IPv6, where neither From nor To says so
 }
 
 // Mapping is the mapping behaviour of a NAT, RFC 4787 section 4.1 and RFC 5382
