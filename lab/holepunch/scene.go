@@ -152,7 +152,7 @@ func (s Scene) Run(ctx context.Context, n *lab.Network, t Try) (Result, error) {
 	if err != nil {
 		return res, err
 	}
-	res.Start = time.Now().Add(5 * time.Millisecond)
+	res.Start = time.Now().Add(30 * time.Millisecond) // the word has to reach both
 	err = both(
 		func() (err error) { res.A, err = t.punch(ctx, n, "a", res.SeenB, res.Start.Add(t.LateA)); return err },
 		func() (err error) {
