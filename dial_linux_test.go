@@ -51,6 +51,8 @@ func fullListener(t testing.TB) ma.Multiaddr {
 	return tcpMultiaddr(ip, port)
 }
 
+func setUser(uid int) error { return syscall.Setuid(uid) }
+
 // lingersZero says whether SO_LINGER is on with zero seconds.
 func lingersZero(c *reuseport.Conn) (bool, error) {
 	raw, err := c.SyscallConn()

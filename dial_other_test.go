@@ -17,4 +17,6 @@ func fullListener(t testing.TB) ma.Multiaddr {
 	return nil
 }
 
+func setUser(int) error { return errors.ErrUnsupported }
+
 func lingersZero(*reuseport.Conn) (bool, error) { return false, errors.ErrUnsupported }

@@ -299,7 +299,7 @@ func childSink([]string) error {
 // from where, and accepts one connection. With "nobody" it first gives up root.
 func childInherit(args []string) error {
 	if len(args) > 1 {
-		if err := syscall.Setuid(65534); err != nil {
+		if err := setUser(65534); err != nil {
 			return err
 		}
 	}
