@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) {
 	lab.Main(m, lab.Roles{
-		"ours": ourPeer, "libp2p": libp2pPeer, "denied": deniedPeer,
+		"close": closeRole, "ours": ourPeer, "libp2p": libp2pPeer, "denied": deniedPeer,
 		"path": pathRole, "world": worldRole,
 		"plain": plain, "fails": fails, "leaves": leaves, "breaks": breaks, "stubborn": stubborn,
 	})

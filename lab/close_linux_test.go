@@ -1,0 +1,379 @@
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/reusetransport/reuseport"
+	"github.com/reusetransport/reuseport/lab"
+)
+
+// Close over a wire with delay and loss. The host "server" listens on many ports,
+// so that "client" can have many connections from one port at a time; each of
+// them writes and closes at once.
+
+// manner is how the server treats a connection.
+type manner string
+
+const (
+	reads  manner = "reads"  // to EOF, then closes
+	holds  manner = "holds"  // reads to EOF and keeps the connection
+	talks  manner = "talks"  // writes something that the client does not read, then reads
+	closes manner = "closes" // writes as much as the client and closes at once, unread
+)
+
+// closeServe asks the server to listen.
+type closeServe struct {
+	Ports  int
+	Manner manner
+	Size   int
+}
+
+// closeServed is what the server has seen of one connection.
+type closeServed struct {
+	Bytes int64
+	End   string // "EOF", "reset", or the error
+}
+
+// closeServer is the server.
+type closeServer struct {
+	mu    sync.Mutex
+	tr    *reuseport.Transport
+	order closeServe
+	ends  chan closeServed
+}
+
+func closeRole(p *lab.Process) error {
+	s := &closeServer{}
+	lab.Handle(p, "serve", s.serve)
+	lab.Handle(p, "ends", s.collect)
+	lab.Handle(p, "closed", s.closed)
+	lab.Handle(p, "write", writeAndClose)
+	lab.Handle(p, "redial", redialAll)
+	return p.Serve()
+}
+
+// serve listens with a Transport of its own and returns the addresses.
+func (s *closeServer) serve(ctx context.Context, order closeServe) ([]string, error) {
+	s.tr, s.order, s.ends = &reuseport.Transport{}, order, make(chan closeServed, 10_000)
+	var addrs []string
+	for range order.Ports {
+		l, err := s.tr.Listen(ma.StringCast("/ip4/192.0.0.66/tcp/0"))
+		if err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, l.Multiaddr().String())
+		context.AfterFunc(ctx, func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go s.treat(ctx, c)
+			}
+		}()
+	}
+	return addrs, nil
+}
+
+// treat does what the order says with one connection.
+func (s *closeServer) treat(ctx context.Context, c net.Conn) {
+	if s.order.Manner == closes {
+		s.ends <- closeServed{End: fmt.Sprint(writeSome(c, s.order.Size))}
+		return
+	}
+	if s.order.Manner == talks {
+		if _, err := c.Write(make([]byte, 20_000)); err != nil {
+			s.ends <- closeServed{End: err.Error()}
+			return
+		}
+	}
+	n, err := io.Copy(io.Discard, c)
+	s.ends <- closeServed{n, endOf(err)}
+	if s.order.Manner == holds {
+		context.AfterFunc(ctx, func() { c.Close() })
+		return
+	}
+	c.Close()
+}
+
+func endOf(err error) string {
+	switch {
+	case err == nil:
+		return "EOF"
+	case errors.Is(err, syscall.ECONNRESET):
+		return "reset"
+	}
+	return err.Error()
+}
+
+// collect returns what the server saw of the next n connections.
+func (s *closeServer) collect(ctx context.Context, n int) ([]closeServed, error) {
+	ends := make([]closeServed, n)
+	for i := range ends {
+		select {
+		case ends[i] = <-s.ends:
+		case <-time.After(60 * time.Second):
+			return nil, fmt.Errorf("%d of %d connections ended", i, n)
+		}
+	}
+	return ends, nil
+}
+
+// closed waits for the pending closes of the server and returns the counters.
+func (s *closeServer) closed(ctx context.Context, _ struct{}) (reuseport.Stats, error) {
+	err := s.tr.Shutdown(ctx)
+	return s.tr.Stats(), err
+}
+
+// closeWrite asks the client for one connection to each address.
+type closeWrite struct {
+	To           []string
+	Size         int
+	FlushTimeout time.Duration
+	Pause        time.Duration // before the write: what the server says comes in
+	Some         bool          // only what goes into the buffers
+}
+
+// writeAndClose writes and closes at once on all connections and waits until no
+// close is pending.
+func writeAndClose(ctx context.Context, w closeWrite) (reuseport.Stats, error) {
+	tr := &reuseport.Transport{FlushTimeout: w.FlushTimeout}
+	if _, err := tr.Listen(ma.StringCast("/ip4/192.0.0.65/tcp/0")); err != nil {
+		return reuseport.Stats{}, err
+	}
+	errs := make(chan error)
+	for _, to := range w.To {
+		go func() { errs <- writeOnce(ctx, tr, to, w) }()
+	}
+	var all []error
+	for range w.To {
+		all = append(all, <-errs)
+	}
+	all = append(all, tr.Shutdown(ctx))
+	return tr.Stats(), errors.Join(all...)
+}
+
+func writeOnce(ctx context.Context, tr *reuseport.Transport, to string, w closeWrite) error {
+	c, err := tr.DialContext(ctx, ma.StringCast(to))
+	if err != nil {
+		return err
+	}
+	time.Sleep(w.Pause)
+	if w.Some {
+		return writeSome(c, w.Size)
+	}
+	_, err = c.Write(make([]byte, w.Size))
+	return errors.Join(err, c.Close())
+}
+
+// writeSome writes as much of size as goes into the buffers while nobody reads,
+// and closes at once.
+func writeSome(c net.Conn, size int) error {
+	if err := c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		return err
+	}
+	_, err := c.Write(make([]byte, size))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = nil
+	}
+	return errors.Join(err, c.Close())
+}
+
+// closeRedial asks the client to dial each address again and again.
+type closeRedial struct {
+	To    []string
+	Times int
+	Size  int // written right before each Close
+	Quiet bool
+}
+
+// redialed is what became of it.
+type redialed struct {
+	Reused, New int
+	Causes      map[string]int
+	Stats       reuseport.Stats
+}
+
+// redialAll dials, writes, closes and dials again at once.
+func redialAll(ctx context.Context, r closeRedial) (redialed, error) {
+	tr := &reuseport.Transport{}
+	if _, err := tr.Listen(ma.StringCast("/ip4/192.0.0.65/tcp/0")); err != nil {
+		return redialed{}, err
+	}
+	out := redialed{Causes: map[string]int{}}
+	var mu sync.Mutex
+	count := func(c *reuseport.Conn) {
+		mu.Lock()
+		defer mu.Unlock()
+		if c.Reused() {
+			out.Reused++
+			return
+		}
+		out.New++
+		out.Causes[c.Cause().String()]++
+	}
+	errs := make(chan error)
+	for _, to := range r.To {
+		go func() { errs <- redial(ctx, tr, to, r, count) }()
+	}
+	var all []error
+	for range r.To {
+		all = append(all, <-errs)
+	}
+	all = append(all, tr.Shutdown(ctx))
+	out.Stats = tr.Stats()
+	return out, errors.Join(all...)
+}
+
+func redial(ctx context.Context, tr *reuseport.Transport, to string, r closeRedial, count func(*reuseport.Conn)) error {
+	for i := range r.Times {
+		c, err := tr.DialContext(ctx, ma.StringCast(to))
+		if err != nil {
+			return err
+		}
+		if i > 0 { // the first one is no redial
+			count(c.(*reuseport.Conn))
+		}
+		_, err = c.Write(make([]byte, r.Size))
+		if r.Quiet {
+			time.Sleep(100 * time.Millisecond) // until it is acknowledged
+		}
+		if err := errors.Join(err, c.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// client ──── wire: 25 ms each way, 2 % lost ──── server
+func closeNetwork(t *testing.T, wire lab.Wire, timestamps string) *lab.Network {
+	sysctls := map[string]string{"net.ipv4.tcp_timestamps": timestamps}
+	return lab.Start(t, lab.Topology{
+		Wires: lab.Wires{"wire": wire},
+		Hosts: lab.Hosts{
+			"client": {On: lab.On{"wire": "192.0.0.65/24"}, Role: "close", Sysctls: sysctls},
+			"server": {On: lab.On{"wire": "192.0.0.66/24"}, Role: "close", Sysctls: sysctls},
+		},
+	})
+}
+
+func call[Out any](t *testing.T, n *lab.Network, host, op string, in any) Out {
+	t.Helper()
+	out, err := lab.Call[Out](t.Context(), n, host, op, in)
+	if err != nil {
+		t.Errorf("%s: %s: %v", host, op, err)
+	}
+	return out
+}
+
+var lossy = lab.Wire{Delay: 25 * time.Millisecond, Loss: 0.02}
+
+// TestCloseDelivers writes and closes at once at 50 ms round trip with 2 % of the
+// frames lost: everything arrives, and EOF after it.
+func TestCloseDelivers(t *testing.T) {
+	const conns = 20
+	for _, m := range []manner{reads, holds, talks} {
+		for _, size := range []int{0, 1, 100_000, 2_000_000} {
+			t.Run(fmt.Sprintf("%s %d", m, size), func(t *testing.T) {
+				t.Parallel()
+				n := closeNetwork(t, lossy, "1")
+				to := call[[]string](t, n, "server", "serve", closeServe{conns, m, size})
+				s := call[reuseport.Stats](t, n, "client", "write",
+					closeWrite{To: to, Size: size, Pause: 200 * time.Millisecond})
+				if s.DialsReused != conns || s.ClosesAborted+s.ClosesReset+s.BytesUndelivered != 0 {
+					t.Errorf("%+v", s)
+				}
+				for _, e := range call[[]closeServed](t, n, "server", "ends", conns) {
+					if e.Bytes != int64(size) || e.End != "EOF" {
+						t.Errorf("the server read %d of %d bytes, then %s", e.Bytes, size, e.End)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestCloseDeliversBoth: both sides write and close at once, nobody reads. All is
+// acknowledged on both sides.
+func TestCloseDeliversBoth(t *testing.T) {
+	const conns = 20
+	for _, size := range []int{1, 100_000, 2_000_000} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			n := closeNetwork(t, lossy, "1")
+			to := call[[]string](t, n, "server", "serve", closeServe{conns, closes, size})
+			ours := call[reuseport.Stats](t, n, "client", "write", closeWrite{To: to, Size: size, Some: true})
+			for _, e := range call[[]closeServed](t, n, "server", "ends", conns) {
+				if e.End != "<nil>" {
+					t.Error(e.End)
+				}
+			}
+			theirs := call[reuseport.Stats](t, n, "server", "closed", struct{}{})
+			for _, s := range []reuseport.Stats{ours, theirs} {
+				if s.ClosesAborted+s.ClosesReset+s.BytesUndelivered != 0 {
+					t.Errorf("%+v", s)
+				}
+			}
+		})
+	}
+}
+
+// TestCloseControl: without delivery the same loses data.
+func TestCloseControl(t *testing.T) {
+	const conns = 20
+	n := closeNetwork(t, lossy, "1")
+	to := call[[]string](t, n, "server", "serve", closeServe{conns, reads, 0})
+	call[reuseport.Stats](t, n, "client", "write", closeWrite{To: to, Size: 100_000, FlushTimeout: -1})
+	whole := 0
+	for _, e := range call[[]closeServed](t, n, "server", "ends", conns) {
+		if e.Bytes == 100_000 {
+			whole++
+		}
+	}
+	if t.Logf("%d of %d arrived whole", whole, conns); whole > conns/2 {
+		t.Error("the control loses too little to prove anything")
+	}
+}
+
+// TestCloseRedial dials again right after Close, from the listening port.
+func TestCloseRedial(t *testing.T) {
+	for _, timestamps := range []string{"1", "0"} {
+		for _, m := range []manner{reads, holds} {
+			for _, quiet := range []bool{true, false} {
+				name := fmt.Sprintf("timestamps %s, server %s, quiet %v", timestamps, m, quiet)
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					testCloseRedial(t, timestamps, m, quiet)
+				})
+			}
+		}
+	}
+}
+
+func testCloseRedial(t *testing.T, timestamps string, m manner, quiet bool) {
+	const ports, times = 40, 6 // 200 redials
+	n := closeNetwork(t, lab.Wire{Delay: 10 * time.Millisecond}, timestamps)
+	to := call[[]string](t, n, "server", "serve", closeServe{ports, m, 0})
+	out := call[redialed](t, n, "client", "redial", closeRedial{To: to, Times: times, Size: 10_000, Quiet: quiet})
+	t.Logf("%d of %d redials reused; else: %v", out.Reused, ports*(times-1), out.Causes)
+	for _, e := range call[[]closeServed](t, n, "server", "ends", ports*times) {
+		if e.Bytes != 10_000 || e.End != "EOF" {
+			t.Errorf("the server read %d bytes, then %s", e.Bytes, e.End)
+		}
+	}
+	if (timestamps == "1" || m == holds) && out.Reused < 196 {
+		t.Error("not enough")
+	}
+}
