@@ -71,6 +71,7 @@ type hedge struct {
 	laddr      netip.AddrPort
 	ctx        context.Context    // of the whole dial
 	stopShared context.CancelFunc // ends the dial from the listening port
+	path       netip.AddrPort     // laddr with its source address, once run knows it
 
 	mu    sync.Mutex
 	timer *time.Timer
@@ -111,11 +112,10 @@ func (h *hedge) run() {
 		return
 	}
 	t := h.a.t
-	source, err := h.a.pathOf(ctx, h.laddr)
-	if err != nil {
+	if err := h.findPath(ctx); err != nil {
 		return // the dial is over
 	}
-	switch t.health.mayHedge(source, h.a.raddr.Addr()) {
+	switch t.health.mayHedge(h.path, h.a.raddr.Addr()) {
 	case hedgeNever:
 		return
 	case hedgeLater:
@@ -124,6 +124,14 @@ func (h *hedge) run() {
 	}
 	t.counters.hedges.Add(1)
 	h.done(t.connectNew(ctx, h.a.raddr))
+}
+
+// findPath looks up the source address once, however often the hedge has to ask.
+func (h *hedge) findPath(ctx context.Context) (err error) {
+	if !h.path.IsValid() {
+		h.path, err = h.a.pathOf(ctx, h.laddr)
+	}
+	return err
 }
 
 // begin tells settle how to end the hedge, unless the dial has its result.

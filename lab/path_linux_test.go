@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -83,8 +84,9 @@ func (d *pathDial) failed(err error) {
 
 // pathState is what a transport says of itself.
 type pathState struct {
-	Stats reuseport.Stats
-	Log   string
+	Stats      reuseport.Stats
+	Log        string
+	Goroutines int
 }
 
 // pathPeer is a host with a transport that can be made anew.
@@ -145,7 +147,7 @@ type pathOpen struct {
 }
 
 func (h *pathPeer) state(context.Context, struct{}) (pathState, error) {
-	return pathState{h.transport.Stats(), h.log.String()}, nil
+	return pathState{h.transport.Stats(), h.log.String(), runtime.NumGoroutine()}, nil
 }
 
 func (h *pathPeer) dial(ctx context.Context, d pathDials) ([]pathDial, error) {
@@ -371,10 +373,15 @@ func TestHedgeBudget(t *testing.T) {
 	hosts, drop := dead(1000)
 	n := pathLab(t, drop)
 	openPath(t, n, pathOpen{Port: listenPort + 1})
+	idle := statePath(t, n).Goroutines
 	byPort, unproven := deadDials(t, n, hosts, reuseport.PreferReuse)
 	fromShared := byPort[listenPort+1]
 	if hedges := len(byPort) - 1; hedges > 33 || unproven-fromShared > 33*2 {
 		t.Errorf("%d hedges sent %d SYNs, want at most 33 and 66", hedges, unproven-fromShared)
+	}
+	time.Sleep(200 * time.Millisecond) // for the last connect
+	if after := statePath(t, n).Goroutines; after > idle+5 {
+		t.Errorf("%d goroutines after the dials, %d before", after, idle)
 	}
 	openPath(t, n, pathOpen{Port: listenPort})
 	if d := mustDial(t, n, far(1)); !d.Reused {
@@ -451,7 +458,7 @@ func TestHedgeOutcomes(t *testing.T) {
 			pathDials{To: []string{"192.0.0.80:7999"}, Timeout: 5 * time.Second}, refusedSoon,
 		},
 		"the listening port is preferred": {
-			lab.Match{SrcPort: 1}, 15 * time.Millisecond, pathDials{To: []string{far(1)}}, bothConnected,
+			lab.Match{SrcPort: 1}, 5 * time.Millisecond, pathDials{To: []string{far(1)}}, bothConnected,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
