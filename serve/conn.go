@@ -14,8 +14,8 @@ import (
 // parking.mu.
 type conn struct {
 	net.Conn
-	raw  syscall.RawConn // nil until first parked
-	next Handler
+	next   Handler
+	served bool // a handler has been called
 	parkedConn
 }
 
@@ -31,15 +31,11 @@ func (s *Server) start(nc net.Conn) {
 	case cut:
 		c.cut()
 		s.finish(c)
-	case s.ParkNew && !c.hasRequest() && s.park(c):
+	case s.ParkNew && s.park(c, true):
 	default:
 		go s.run(c)
 	}
 }
-
-// hasRequest looks before a new connection is parked: under load the request
-// mostly came with it, and a look costs less than the event would.
-func (c *conn) hasRequest() bool { return c.canPark() && readable(c.raw) }
 
 // run calls the handlers of a connection until it is parked or done.
 func (s *Server) run(c *conn) {
@@ -50,6 +46,7 @@ func (s *Server) run(c *conn) {
 			s.finish(c)
 		}
 	}()
+	c.served = true
 	for {
 		next, err := c.next(c.Conn)
 		if err != nil {
@@ -58,7 +55,7 @@ func (s *Server) run(c *conn) {
 		if err != nil || next == nil {
 			return
 		}
-		if c.next = next; s.park(c) {
+		if c.next = next; s.park(c, false) {
 			done = false
 			return
 		}
@@ -95,32 +92,43 @@ func (s *Server) finish(c *conn) {
 	s.release()
 }
 
-// park gives c away; false means that c is still the caller's.
-func (s *Server) park(c *conn) bool {
-	if !c.canPark() {
+// park gives c away; false means that c is still the caller's. With look it
+// looks first whether there is something to read, and then does not park: the
+// request of a new connection mostly came with it, and a look costs less than the
+// event would.
+func (s *Server) park(c *conn, look bool) bool {
+	raw := c.rawConn()
+	if raw == nil {
 		return false
 	}
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		return false // closed: the handler's Read will tell
 	}
-	return s.parked.park(c)
+	return s.parked.park(c, raw, look)
 }
 
-// canPark finds the descriptor to wait for.
-func (c *conn) canPark() bool {
-	if c.raw != nil {
-		return true
+// hasInput says whether c's next Read would not wait.
+func (c *conn) hasInput() bool {
+	raw, ready := c.rawConn(), false
+	if raw == nil {
+		return false
 	}
+	err := raw.Control(func(fd uintptr) { ready = hasInput(fd) })
+	return err == nil && ready
+}
+
+// rawConn gives access to the descriptor to wait for; nil if there is none. It is
+// not kept: a parked connection has to be small, and it seldom is needed.
+func (c *conn) rawConn() syscall.RawConn {
 	sc, ok := c.Conn.(syscall.Conn)
 	if !ok {
-		return false
+		return nil
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
-		return false
+		return nil
 	}
-	c.raw = raw
-	return true
+	return raw
 }
 
 // cut closes the connection at once, whoever owns it: by Abort if it has that,

@@ -21,7 +21,8 @@
 //   - IdleTimeout has passed: it is closed;
 //   - somebody else closed it: its slot is free within five seconds (at once
 //     where a goroutine waits);
-//   - Shutdown: if data waits the next Handler is called, else it is closed;
+//   - Shutdown: if data waits, or the connection is new, the next Handler is
+//     called, else it is closed;
 //   - Close: it is cut.
 //
 // On Linux one goroutine and an epoll set (one-shot interest, nested in the

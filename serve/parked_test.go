@@ -187,6 +187,22 @@ func TestParkedShutdown(t *testing.T) {
 	})
 }
 
+// A new connection whose request is still on its way is served.
+func TestShutdownServesTheNew(t *testing.T) {
+	s := &serve.Server{ParkNew: true, Handler: echo}
+	c := dial(t, running(t, s))
+	eventually(t, "parked", func() bool { return s.Stats().Parked == 1 })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		shutdown(t, s)
+	}()
+	eventually(t, "the handler runs", func() bool { return s.Stats().Active == 1 })
+	ask(t, c)
+	wantEOF(t, c)
+	<-ended
+}
+
 // A handler that asks to be parked after Shutdown began is done.
 func TestParkedAfterShutdown(t *testing.T) {
 	p := newPair(t, false, 0)

@@ -29,7 +29,7 @@ type parkedConn struct {
 	prev, after *conn
 	deadline    time.Duration // since epoch
 	visit       uint32        // of the present stay; zero when not parked
-	fd          int32         // of the present stay, if the set watches it
+	fd          int32         // of the present stay, -1 if the set does not watch it
 	known       bool          // the set has it already
 }
 
@@ -48,39 +48,40 @@ func newParking(timeout time.Duration, resume func(*conn), expire func(*conn, re
 	return &parking{timeout: timeout, resume: resume, expire: expire}
 }
 
-// park takes c, whose raw is set, over. False means that the parking is closed
-// and c still the caller's.
-func (p *parking) park(c *conn) bool {
-	entered := false
-	err := c.raw.Control(func(fd uintptr) { entered = p.parkFD(c, fd) })
-	if err != nil {
-		return false // closed meanwhile; the handler's Read will tell
-	}
-	return entered
+// park takes c over. False means that c is still the caller's: the parking or the
+// connection is closed, or look is set and there is something to read.
+func (p *parking) park(c *conn, raw syscall.RawConn, look bool) bool {
+	parked := false
+	err := raw.Control(func(fd uintptr) {
+		if !look || !hasInput(fd) {
+			parked = p.parkFD(c, raw, fd)
+		}
+	})
+	return parked && err == nil
 }
 
 // parkFD does the work of park while fd cannot be closed.
-func (p *parking) parkFD(c *conn, fd uintptr) bool {
+func (p *parking) parkFD(c *conn, raw syscall.RawConn, fd uintptr) bool {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		return false
 	}
-	visit, known := p.enter(c)
-	stale, watching := p.set.enter(p, c, fd)
+	visit := p.enter(c)
+	stale, watched := p.set.watch(p, c, fd)
 	p.mu.Unlock()
+	// From here on somebody else may own c.
 	if stale != nil {
 		p.expire(stale, vanished)
 	}
-	// c may be gone from here on: somebody else may have taken it.
-	if !watching || !p.set.watch(fd, visit, known) {
-		go p.wait(c, c.raw, visit)
+	if !watched {
+		go p.wait(c, raw, visit)
 	}
 	return true
 }
 
 // enter makes c parked. The caller holds mu.
-func (p *parking) enter(c *conn) (visit uint32, known bool) {
+func (p *parking) enter(c *conn) (visit uint32) {
 	if p.visits++; p.visits == 0 {
 		p.visits++ // zero means not parked
 	}
@@ -90,7 +91,7 @@ func (p *parking) enter(c *conn) (visit uint32, known bool) {
 	if !p.armed {
 		p.arm(time.Since(epoch))
 	}
-	return c.visit, c.known
+	return c.visit
 }
 
 // take makes the caller the owner of c if c is still in the given stay.

@@ -18,5 +18,5 @@ func waitReadable(raw syscall.RawConn) error {
 	})
 }
 
-// readable is not known here.
-func readable(syscall.RawConn) bool { return false }
+// hasInput is not known here.
+func hasInput(uintptr) bool { return false }

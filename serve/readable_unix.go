@@ -15,13 +15,6 @@ import (
 // so the socket has to be looked at first.
 func waitReadable(raw syscall.RawConn) error { return raw.Read(hasInput) }
 
-// readable says whether a Read of the connection would not wait.
-func readable(raw syscall.RawConn) bool {
-	ready := false
-	err := raw.Control(func(fd uintptr) { ready = hasInput(fd) })
-	return err == nil && ready
-}
-
 // hasInput is true for data, a FIN and an error. It asks with poll(2): a look with
 // MSG_PEEK would take a pending error away from the handler's Read, which then
 // would see EOF for a reset (TestParkedReset).

@@ -11,8 +11,9 @@ func (s *Server) Done() <-chan struct{} {
 
 // Shutdown stops accepting, closes the listeners and the parked connections, and
 // waits until all handlers have returned or ctx is done; then it returns nil or
-// the context's error. A parked connection on which data waits goes to its
-// handler once more; one that a handler parks after that is closed. Connections
+// the context's error. A parked connection on which data waits, or that no handler
+// has seen yet (ParkNew), goes to its handler once more, which has to bound its
+// waiting; one that a handler parks after that is closed. Connections
 // that wait in the accept queue of a listener are reset with it, if no other
 // descriptor of that socket is open; see the package documentation on rolling
 // restarts.
@@ -22,7 +23,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.prepare()
 	s.stop(false)
 	for _, c := range s.parked.close() {
-		if readable(c.raw) {
+		if !c.served || c.hasInput() {
 			s.resume(c)
 		} else {
 			s.finish(c)

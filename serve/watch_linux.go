@@ -12,8 +12,8 @@ import (
 // may be in several. The set is itself a file that the runtime's poller watches
 // (epoll sets nest), so that waiting for it costs a goroutine and no thread.
 type watchSet struct {
-	file *os.File // nil until first needed
-	raw  syscall.RawConn
+	file *os.File // owns epfd; nil until first needed
+	epfd int
 	byFD []*conn // the parked connections by descriptor
 }
 
@@ -23,13 +23,13 @@ const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
 // maxEvents is how many connections one system call may report.
 const maxEvents = 128
 
-// enter notes that c is parked. False means that there is no set, and that a
-// goroutine has to wait. stale is a connection that had the same descriptor, and
-// so was closed by somebody else while it was parked: it is the caller's now.
-// The caller holds p.mu.
-func (s *watchSet) enter(p *parking, c *conn, fd uintptr) (stale *conn, ok bool) {
+// watch begins to watch c, whose descriptor is fd, for one event. False means
+// that a goroutine has to. stale is a connection that had the same descriptor, and
+// so was closed by somebody else while it was parked: it is the caller's now. The
+// caller holds p.mu.
+func (s *watchSet) watch(p *parking, c *conn, fd uintptr) (stale *conn, ok bool) {
+	c.fd = -1
 	if s.file == nil && !s.open(p) {
-		c.fd = -1
 		return nil, false
 	}
 	for int(fd) >= len(s.byFD) {
@@ -38,9 +38,27 @@ func (s *watchSet) enter(p *parking, c *conn, fd uintptr) (stale *conn, ok bool)
 	if stale = s.byFD[fd]; stale != nil {
 		p.remove(stale)
 	}
+	if !s.arm(c, int(fd)) {
+		return stale, false
+	}
 	s.byFD[fd] = c
-	c.fd, c.known = int32(fd), true
+	c.fd = int32(fd)
 	return stale, true
+}
+
+// arm asks for one event. A descriptor stays in the set until it is closed, so
+// that parking again costs one call as well.
+func (s *watchSet) arm(c *conn, fd int) bool {
+	op := unix.EPOLL_CTL_ADD
+	if c.known {
+		op = unix.EPOLL_CTL_MOD
+	}
+	ev := unix.EpollEvent{Events: interest, Fd: int32(fd), Pad: int32(c.visit)}
+	if unix.EpollCtl(s.epfd, op, fd, &ev) != nil {
+		return false
+	}
+	c.known = true
+	return true
 }
 
 // leave forgets c. The caller holds p.mu.
@@ -48,28 +66,6 @@ func (s *watchSet) leave(c *conn) {
 	if c.fd >= 0 {
 		s.byFD[c.fd] = nil
 	}
-}
-
-// watch begins to watch fd for one event. A descriptor stays in the set until it
-// is closed, so that parking again costs one call as well.
-func (s *watchSet) watch(fd uintptr, visit uint32, known bool) bool {
-	ev := unix.EpollEvent{Events: interest, Fd: int32(fd), Pad: int32(visit)}
-	ok := false
-	err := s.raw.Control(func(epfd uintptr) { ok = addEvent(int(epfd), int(fd), &ev, known) })
-	return ok && err == nil
-}
-
-// addEvent tries the other call if the set turns out not to know the descriptor,
-// because an earlier attempt failed.
-func addEvent(epfd, fd int, ev *unix.EpollEvent, known bool) bool {
-	if !known {
-		return unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, ev) == nil
-	}
-	err := unix.EpollCtl(epfd, unix.EPOLL_CTL_MOD, fd, ev)
-	if err == unix.ENOENT {
-		err = unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, ev)
-	}
-	return err == nil
 }
 
 // sweepChunk is how many descriptors are looked at under one lock: about 50 us.
@@ -98,7 +94,10 @@ func (s *watchSet) sweepChunk(p *parking, start int, out []*conn) (_ []*conn, mo
 }
 
 // isClosed: Control does nothing but hold the descriptor for a moment.
-func isClosed(c *conn) bool { return c.raw.Control(func(uintptr) {}) != nil }
+func isClosed(c *conn) bool {
+	raw := c.rawConn()
+	return raw == nil || raw.Control(func(uintptr) {}) != nil
+}
 
 // open makes the set and starts its goroutine, which ends with it.
 func (s *watchSet) open(p *parking) bool {
@@ -110,19 +109,19 @@ func (s *watchSet) open(p *parking) bool {
 		_ = unix.Close(fd) // nothing is lost with an empty set
 		return false
 	}
-	s.file = os.NewFile(uintptr(fd), "epoll")
-	raw, err := s.file.SyscallConn()
+	f := os.NewFile(uintptr(fd), "epoll")
+	raw, err := f.SyscallConn()
 	if err != nil {
-		s.close()
-		s.file = nil
+		_ = f.Close() // as above
 		return false
 	}
-	s.raw = raw
+	s.file, s.epfd = f, fd
 	go p.watchAll(raw)
 	return true
 }
 
-// close ends the goroutine.
+// close ends the goroutine. Nothing is watched after it, since the parking is
+// closed. The caller holds p.mu.
 func (s *watchSet) close() {
 	if s.file != nil {
 		_ = s.file.Close() // it holds no data
