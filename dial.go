@@ -289,8 +289,11 @@ func isReused(listeners []listenAddr, local netip.AddrPort) bool {
 func (t *Transport) connect(ctx context.Context, laddr, raddr netip.AddrPort) (*net.TCPConn, error) {
 	d := net.Dialer{Control: t.reuseControl()}
 	c, err := d.DialTCP(ctx, network(raddr.Addr()), laddr, raddr)
-	if err != nil || !selfConnected(c) {
-		return c, err
+	if err != nil {
+		return nil, nameDeadline(err)
+	}
+	if !selfConnected(c) {
+		return c, nil
 	}
 	err = &net.OpError{Op: "dial", Net: network(raddr.Addr()), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: errSelfConnection}
 	return nil, errors.Join(err, c.SetLinger(0), c.Close())
@@ -303,7 +306,7 @@ func (t *Transport) connectNew(ctx context.Context, raddr netip.AddrPort) (*net.
 	d := net.Dialer{Control: t.Control}
 	c, err := d.DialContext(ctx, network(raddr.Addr()), raddr.String())
 	if err != nil {
-		return nil, err
+		return nil, nameDeadline(err)
 	}
 	return c.(*net.TCPConn), nil
 }

@@ -1,7 +1,9 @@
 package reuseport
 
 import (
+	"context"
 	"errors"
+	"net"
 	"os"
 )
 
@@ -51,4 +53,24 @@ func bindFault(err error) Cause {
 	default:
 		return AddrGone
 	}
+}
+
+// outOfTime is the end of a dial by the deadline of its context. Package net has a
+// timer of its own, which is first more often than not, and whose error matches
+// os.ErrDeadlineExceeded alone (TestDialDeadline).
+type outOfTime struct{ error }
+
+func (outOfTime) Timeout() bool { return true }
+
+func (outOfTime) Is(target error) bool { return target == context.DeadlineExceeded }
+
+func (e outOfTime) Unwrap() error { return e.error }
+
+// nameDeadline makes a dial's error match context.DeadlineExceeded where package
+// net's timer ended it.
+func nameDeadline(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok && errors.Is(op.Err, os.ErrDeadlineExceeded) {
+		op.Err = outOfTime{op.Err}
+	}
+	return err
 }

@@ -262,6 +262,11 @@ func TestPathStateString(t *testing.T) {
 func FuzzPathHealth(f *testing.F) {
 	f.Add([]byte{1, 1, 0, 1, 2, 0, 0, 3, 200})
 	f.Add([]byte{2, 0, 0, 1, 16, 9, 3, 99, 255})
+	var block []byte
+	for n := range byte(blockNetworks) {
+		block = append(block, 2, n, 0)
+	}
+	f.Add(append(block, 0, 31, 0, 0, 31, 200, 2, 31, 0, 3, 30, 0))
 	f.Fuzz(func(t *testing.T, story []byte) {
 		f := &healthFuzz{healthStory: newHealthStory(), t: t, winners: make(map[netip.AddrPort]map[netip.Prefix]bool)}
 		for ; len(story) >= 3; story = story[3:] {

@@ -504,3 +504,21 @@ func silentListener(t *testing.T) ma.Multiaddr {
 	}
 	return m
 }
+
+// TestDialDeadline: a dial that meets silence ends with context.DeadlineExceeded,
+// whichever of its two timers was first, from a listening port and from another.
+func TestDialDeadline(t *testing.T) {
+	a := newPuncher(t)
+	silent := silentListener(t)
+	for range 50 {
+		for _, use := range []reuseport.PortUse{reuseport.RequireReuse, reuseport.NewPort} {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Millisecond)
+			_, err := a.DialContext(reuseport.WithPortUse(ctx, use), silent)
+			mustFail(t, err, context.DeadlineExceeded)
+			if nerr, ok := errors.AsType[net.Error](err); !ok || !nerr.Timeout() {
+				t.Errorf("error %v is no timeout", err)
+			}
+			cancel()
+		}
+	}
+}
