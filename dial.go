@@ -188,10 +188,13 @@ func (a *attempt) tryEach(ctx context.Context, source netip.Addr) (*Conn, error)
 			return a.finish(c)
 		}
 		cause := localFault(err)
-		if cause == NoCause || ctx.Err() != nil {
+		if cause == NoCause {
 			return nil, a.joined(err)
 		}
 		a.blame(cause, err)
+		if ctx.Err() != nil {
+			return nil, a.joined(ended(ctx, laddr, a.raddr))
+		}
 	}
 	return nil, nil
 }
@@ -285,8 +288,19 @@ func isReused(listeners []listenAddr, local netip.AddrPort) bool {
 	return false
 }
 
-// connect dials from laddr, whose port somebody listens on. It sends one SYN.
+// ended is the error of a dial whose context has ended.
+func ended(ctx context.Context, laddr, raddr netip.AddrPort) error {
+	return &net.OpError{Op: "dial", Net: network(raddr.Addr()), Source: net.TCPAddrFromAddrPort(laddr),
+		Addr: net.TCPAddrFromAddrPort(raddr), Err: ctx.Err()}
+}
+
+// connect dials from laddr, whose port somebody listens on. It sends one SYN, and
+// none if ctx has ended already, which DialTCP does not look at before it sends
+// (TestEndedContextSendsNothing).
 func (t *Transport) connect(ctx context.Context, laddr, raddr netip.AddrPort) (*net.TCPConn, error) {
+	if ctx.Err() != nil {
+		return nil, ended(ctx, laddr, raddr)
+	}
 	d := net.Dialer{Control: t.reuseControl()}
 	c, err := d.DialTCP(ctx, network(raddr.Addr()), laddr, raddr)
 	if err != nil {

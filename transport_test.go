@@ -291,20 +291,66 @@ func closeThenAwait(t *testing.T, first, second *reuseport.Conn) {
 	}
 }
 
-// TestContext ends the context before, during and after a dial.
+// TestEndedContextSendsNothing: a dial whose context has ended reaches nobody,
+// from a listening port as little as from an ephemeral one.
+func TestEndedContextSendsNothing(t *testing.T) {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, use := range []reuseport.PortUse{reuseport.PreferReuse, reuseport.NewPort, reuseport.RequireReuse} {
+		var us, them reuseport.Transport
+		listen(t, &us, "/ip4/127.0.0.1/tcp/0")
+		l := listen(t, &them, "/ip4/127.0.0.1/tcp/0")
+		var accepted atomic.Int32
+		go countAccepts(l, &accepted)
+		for range 100 {
+			_, err := us.DialContext(reuseport.WithPortUse(ended, use), l.Multiaddr())
+			wantErr(t, err, context.Canceled)
+		}
+		dial(t, &us, l.Multiaddr()) // the one that may arrive
+		for range 100 {
+			if accepted.Load() > 0 {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := accepted.Load(); n != 1 {
+			t.Errorf("%v: %d connections arrived, want 1", use, n)
+		}
+	}
+}
+
+// TestContextEndsOverTakenTuple: a dial whose time runs out while it waits for a
+// close of ours to free the 4-tuple says both.
+func TestContextEndsOverTakenTuple(t *testing.T) {
+	var us, them reuseport.Transport
+	listen(t, &us, "/ip4/127.0.0.1/tcp/0")
+	l := listen(t, &them, "/ip4/127.0.0.1/tcp/0")
+	c := dial(t, &us, l.Multiaddr())
+	accept(t, l) // never reads, so that the close stays pending
+	if err := c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.ReadFrom(zeros{})
+	wantErr(t, err, os.ErrDeadlineExceeded)
+	c.Close()
+	ctx := reuseport.WithPortUse(shortly(t, 10*time.Millisecond), reuseport.RequireReuse)
+	_, err = us.DialContext(ctx, l.Multiaddr())
+	wantErr(t, err, context.DeadlineExceeded, reuseport.ErrTupleInUse)
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
+
+// TestContext ends the context during and after a dial.
 func TestContext(t *testing.T) {
 	var tr reuseport.Transport
 	listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
 	raddr := peer(t, "127.0.0.1:0")
-	before, cancel := context.WithCancel(context.Background())
-	cancel()
-	_, err := tr.DialContext(before, raddr)
-	wantErr(t, err, context.Canceled)
-
 	during, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(100*time.Millisecond, cancel)
 	start := time.Now()
-	_, err = tr.DialContext(during, fullListener(t))
+	_, err := tr.DialContext(during, fullListener(t))
 	wantErr(t, err, context.Canceled)
 	if time.Since(start) > 5*time.Second {
 		t.Errorf("cancelled after %v", time.Since(start))
