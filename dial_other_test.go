@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !plan9
 
 package reuseport_test
 
