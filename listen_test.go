@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	goreuseport "github.com/libp2p/go-reuseport"
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/reusetransport/reuseport"
@@ -131,7 +130,7 @@ func TestDualStackDialsBothFamilies(t *testing.T) {
 // listens, before us or after.
 func TestExclusive(t *testing.T) {
 	ip := ownIP()
-	lc := net.ListenConfig{Control: goreuseport.Control}
+	lc := net.ListenConfig{Control: legacyControl}
 	others := map[string]func(string) (io.Closer, error){
 		"net.Listen":    func(a string) (io.Closer, error) { return net.Listen("tcp", a) },
 		"SO_REUSEPORT":  func(a string) (io.Closer, error) { return lc.Listen(context.Background(), "tcp", a) },
