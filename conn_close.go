@@ -80,8 +80,10 @@ func (c *Conn) SetLinger(sec int) error {
 }
 
 func (c *Conn) reset() error {
-	if err := c.TCPConn.SetLinger(0); err != nil {
-		return err
+	if !c.frees.Load() {
+		if err := c.TCPConn.SetLinger(0); err != nil {
+			return err
+		}
 	}
 	return c.TCPConn.Close()
 }
@@ -113,7 +115,7 @@ const (
 // prepareClose finds the way. The user may still be reading and writing. For
 // closeLater it returns the duplicate.
 func (c *Conn) prepareClose(fd uintptr) (wayToClose, uintptr) {
-	if c.isQuiet(fd) && (!c.frees.Load() || c.endLocally(fd)) {
+	if c.frees.Load() && c.endLocally(fd) || !c.frees.Load() && c.isQuiet(fd) {
 		return closeNow, 0
 	}
 	dup, err := dupSocketFD(fd)
@@ -134,10 +136,10 @@ func (c *Conn) isQuiet(fd uintptr) bool {
 // says so. The peer then reads EOF, not ECONNRESET, and the 4-tuple is free at once.
 // This is for loopback alone, where no FIN is lost or overtaken.
 func (c *Conn) endLocally(fd uintptr) bool {
-	if !c.isLocal() || shutdownWrite(fd) != nil {
+	if !c.isLocal() || hasUnread(fd) || shutdownWrite(fd) != nil {
 		return false
 	}
-	// A Write that runs beside Close may have come before the FIN.
+	// What was outstanding, or written beside Close, went before the FIN.
 	n, err := unacked(fd)
 	return err == nil && n <= finUnacked
 }

@@ -22,23 +22,20 @@ var errPathBlocked = errors.New("reuseport: what left this port was not answered
 // answer. The error of a dial is *net.OpError{*os.SyscallError{Errno}}, so the
 // errno is found by errors.Is alone.
 func localFault(err error) Cause {
+	call, ok := errors.AsType[*os.SyscallError](err)
 	switch {
+	case ok && call.Syscall == "bind":
+		return bindFault(call.Err)
+	case ok && (isAddrInUse(call.Err) || isAddrNotAvail(call.Err)):
+		return TupleInUse // EADDRNOTAVAIL on Linux, EADDRINUSE elsewhere
+	case ok && call.Syscall == "connect":
+		return NoCause
 	case errors.Is(err, errSelfConnection):
 		return SelfConnection
 	case errors.Is(err, errPathBlocked):
 		return PathSilent
 	case errors.Is(err, errNoReuseOption):
 		return NoListener
-	}
-	call, ok := errors.AsType[*os.SyscallError](err)
-	if !ok {
-		return NoCause
-	}
-	if call.Syscall == "bind" {
-		return bindFault(call.Err)
-	}
-	if isAddrInUse(call.Err) || isAddrNotAvail(call.Err) {
-		return TupleInUse // EADDRNOTAVAIL on Linux, EADDRINUSE elsewhere
 	}
 	return NoCause
 }

@@ -239,9 +239,9 @@ func (f controlFunc) then(g controlFunc) controlFunc {
 // reuseControl is for sockets that dial from a listening port.
 func (t *Transport) reuseControl() controlFunc { return t.control().then(markedReuse) }
 
-// markedReuse is setReuse with an error that localFault knows.
+// markedReuse is reuseToDial with an error that localFault knows.
 func markedReuse(network, address string, c syscall.RawConn) error {
-	if err := setReuse(network, address, c); err != nil {
+	if err := reuseToDial(network, address, c); err != nil {
 		return fmt.Errorf("%w: %w", errNoReuseOption, err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -158,6 +159,7 @@ func shortly(t testing.TB, d time.Duration) context.Context {
 var roles = map[string]func(args []string) error{
 	"listen":  childListen,
 	"sink":    childSink,
+	"dials":   childDials,
 	"inherit": childInherit,
 }
 
@@ -295,6 +297,36 @@ func childSink([]string) error {
 	}()
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
+}
+
+// childDials dials the port that is its first argument as often as its second says,
+// each time another address.
+func childDials(args []string) error {
+	var tr reuseport.Transport
+	l, err := tr.ListenPort(0)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	port, err := strconv.ParseUint(args[0], 10, 16)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	for ip := ownIP(); n > 0; n-- {
+		ip = ip.Next()
+		c, err := tr.Dial(tcpMultiaddr(ip, uint16(port)))
+		if err != nil {
+			return err
+		}
+		if err := c.(*reuseport.Conn).Abort(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // childInherit wraps the listener that it inherited, dials its argument, says

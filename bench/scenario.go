@@ -97,13 +97,13 @@ type scale struct {
 
 // fullScale is what the published figures come from.
 func fullScale() scale {
-	return scale{rounds: 40, lim: func(l Limit) Limit { return l }, links: []int{2, 22, 52, 102, 202}, live: liveCounts()}
+	return scale{rounds: 120, lim: func(l Limit) Limit { return l }, links: []int{2, 22, 52, 102, 202}, live: liveCounts()}
 }
 
 // quickScale takes less than two minutes.
 func quickScale() scale {
 	half := func(l Limit) Limit { return Limit{l.Ops / 2, l.Time / 2} }
-	return scale{rounds: 11, lim: half, links: []int{2, 202}, live: liveCounts()}
+	return scale{rounds: 40, lim: half, links: []int{2, 202}, live: liveCounts()}
 }
 
 // smokeScale only shows that everything runs.

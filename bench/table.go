@@ -19,7 +19,7 @@ func scenarios(sz scale) []Scenario {
 			rows[i].Base = plain
 		}
 		if rows[i].lim == (Limit{}) {
-			rows[i].lim = Limit{400, 25 * time.Millisecond}
+			rows[i].lim = Limit{100, 8 * time.Millisecond}
 		}
 	}
 	return rows
