@@ -84,7 +84,7 @@ func (t *Transport) punch(ctx context.Context, raddr ma.Multiaddr) (*Conn, error
 	ctx, p.stop = context.WithCancel(ctx)
 	defer p.stop()
 	if err := t.punches.begin(p); err != nil {
-		return nil, p.error(err)
+		return nil, p.fail(err)
 	}
 	c, err := p.run(ctx)
 	return p.end(c, err)
@@ -187,19 +187,19 @@ func (p *punch) dial(ctx context.Context) (*net.TCPConn, error) {
 func (p *punch) next(ctx context.Context) (time.Duration, error) {
 	switch cause := localFault(p.last); {
 	case ctx.Err() != nil:
-		return 0, p.error(errors.Join(ctx.Err(), p.last))
+		return 0, p.fail(errors.Join(ctx.Err(), p.last))
 	case p.a.t.registry.load().shut:
-		return 0, p.error(errShutdown)
+		return 0, p.fail(errShutdown)
 	case cause == TupleInUse:
 		return p.awaitPeer()
 	case cause != NoCause:
 		return 0, p.nextAddr()
 	case !isRejected(p.last) && !errors.Is(p.last, context.DeadlineExceeded):
-		return 0, p.error(p.last)
+		return 0, p.fail(p.last)
 	}
 	wait, more := p.pace.next(time.Now(), rand.Float64())
 	if !more {
-		return 0, p.error(errors.Join(ErrPunchLimit, p.last))
+		return 0, p.fail(errors.Join(ErrPunchLimit, p.last))
 	}
 	return wait, nil
 }
@@ -208,7 +208,7 @@ func (p *punch) next(ctx context.Context) (time.Duration, error) {
 // cannot be bound.
 func (p *punch) nextAddr() error {
 	if len(p.laddrs) == 1 {
-		return p.error(errors.Join(ErrNoReuse, p.last))
+		return p.fail(errors.Join(ErrNoReuse, p.last))
 	}
 	p.laddrs = p.laddrs[1:]
 	return nil
@@ -222,9 +222,9 @@ func (p *punch) awaitPeer() (time.Duration, error) {
 		p.inUse = now
 	}
 	if now.Sub(p.inUse) > tupleGrace {
-		return 0, p.error(errors.Join(ErrTupleInUse, p.last))
+		return 0, p.fail(errors.Join(ErrTupleInUse, p.last))
 	}
-	p.a.t.drain()
+	p.a.t.drain(p.laddrs[0].Port())
 	return tuplePause, nil
 }
 
@@ -239,7 +239,7 @@ func (p *punch) pause(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return p.error(errors.Join(ctx.Err(), p.last))
+		return p.fail(errors.Join(ctx.Err(), p.last))
 	}
 }
 
@@ -259,7 +259,7 @@ func (p *punch) end(c *Conn, err error) (*Conn, error) {
 	}
 }
 
-func (p *punch) error(err error) error { return punchError(p.laddrs[0], p.a.raddr, err) }
+func (p *punch) fail(err error) error { return punchError(p.laddrs[0], p.a.raddr, err) }
 
 // punches are the punches under way and the budget that they share.
 type punches struct {

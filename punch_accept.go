@@ -58,10 +58,10 @@ func (q *acceptQueue) abort() error {
 	return errors.Join(errs...)
 }
 
-// drain looks into the accept queues on which nobody calls Accept, gives the
-// punches what is theirs and keeps the rest for Accept.
-func (t *Transport) drain() {
-	for _, l := range t.registry.oneEach() {
+// drain looks into the accept queues of a port on which nobody calls Accept, gives
+// the punches what is theirs and keeps the rest for Accept.
+func (t *Transport) drain(port uint16) {
+	for _, l := range t.registry.onPort(port) {
 		l.drain()
 	}
 }
@@ -101,13 +101,13 @@ func (r *registry) holds(sock *socket) bool {
 	return len(sock.handles) > 0
 }
 
-// oneEach returns one handle of each socket.
-func (r *registry) oneEach() []*listener {
+// onPort returns one handle of each socket on port.
+func (r *registry) onPort(port uint16) []*listener {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []*listener
 	for _, sock := range r.load().sockets {
-		if len(sock.handles) > 0 {
+		if sock.laddr.Port() == port && len(sock.handles) > 0 {
 			all = append(all, sock.handles[0])
 		}
 	}
