@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	goreuseport "github.com/libp2p/go-reuseport"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"golang.org/x/sys/unix"
 
 	"github.com/reusetransport/reuseport"
@@ -85,6 +87,48 @@ func TestLingerZero(t *testing.T) {
 			t.Errorf("fallback: reused %t, lingers zero: %t (%v)", second.Reused(), zero, err)
 		}
 	}
+}
+
+// TestLingerFromTheFirst listens while others connect all the time, as at a
+// restart under load: a connection that arrives the moment after listen has
+// SO_LINGER 0 as all others do.
+func TestLingerFromTheFirst(t *testing.T) {
+	addr := tcpMultiaddr(ownIP(), ownPort())
+	knockAllTheTime(t, addr)
+	without := 0
+	for range 1000 {
+		var tr reuseport.Transport
+		l := listen(t, &tr, addr.String())
+		c := accept(t, l)
+		if zero, err := lingersZero(c); err != nil || !zero {
+			without++
+		}
+		c.Abort()
+		l.Close()
+	}
+	if without > 0 {
+		t.Errorf("%d of 1000 first connections have no SO_LINGER 0", without)
+	}
+}
+
+// knockAllTheTime connects to addr from a few goroutines until the test ends.
+func knockAllTheTime(t *testing.T, addr ma.Multiaddr) {
+	_, address, err := manet.DialArgs(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for !done.Load() {
+				if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {
+					c.Close()
+				}
+			}
+		})
+	}
+	t.Cleanup(func() { done.Store(true); wg.Wait() })
 }
 
 // TestJoinerGetsNothing pins what a later SO_REUSEPORT listener of the same user

@@ -140,7 +140,7 @@ func (t *Transport) guardFailed(laddr string, err error) {
 // listen is net.Listen with our options. A Multipath TCP socket, Go's default,
 // does not pass later socket options on to the TCP sockets beneath it.
 func listen(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
-	lc := net.ListenConfig{Control: control}
+	lc := net.ListenConfig{Control: control.then(lingerEarly)}
 	lc.SetMultipathTCP(false)
 	nw, address := network(laddr.Addr()), laddr.String()
 	if laddr.dual {
@@ -152,6 +152,13 @@ func listen(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
 		return nil, err
 	}
 	return l.(*net.TCPListener), nil
+}
+
+// lingerEarly sets SO_LINGER 0 before the socket listens: what arrives in the moment
+// after listen inherits it too (TestLingerFromTheFirst).
+func lingerEarly(_, _ string, c syscall.RawConn) error {
+	_ = inheritLinger(c) // register calls it again and sees the error
+	return nil
 }
 
 // register prepares a new socket for reuse and enters it. The caller holds mu.
