@@ -10,7 +10,8 @@ import (
 // once; behind it the system sends what is left and then a FIN, the peer reads the
 // data and then EOF, and once the peer's TCP has acknowledged all of it the 4-tuple
 // is free to be dialed again. What the peer sends meanwhile is discarded. A dial of
-// the same Transport to the same peer need not wait for the peer's own end.
+// the same Transport that needs the 4-tuple waits up to 1 s for the acknowledgement,
+// and not for the peer's own end.
 //
 // It gives up with a reset when the peer acknowledges nothing for
 // Transport.FlushTimeout, or after 60 times that; Stats counts it. While it runs the

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -47,6 +48,16 @@ func (p *closePair) connect(t testing.TB) {
 	t.Helper()
 	p.dialed = dial(t, &p.dialer, p.target)
 	p.accepted = accept(t, p.listener)
+}
+
+// dialOnce is dial for those who close by themselves.
+func dialOnce(t testing.TB, tr *reuseport.Transport, raddr ma.Multiaddr) *reuseport.Conn {
+	t.Helper()
+	c, err := tr.Dial(raddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.(*reuseport.Conn)
 }
 
 // pattern returns n bytes that do not repeat at powers of two.
@@ -480,4 +491,43 @@ func TestCloseRedial(t *testing.T) {
 		t.Errorf("%d of 200 redials reused the port", reused)
 	}
 	wantDelivered(t, &p.dialer)
+}
+
+// TestCloseThenExit: a process that ends right after Close has delivered.
+func TestCloseThenExit(t *testing.T) {
+	var tr reuseport.Transport
+	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	startChild(t, "close", l.Multiaddr().String(), "2000000")
+	c := accept(t, l)
+	time.Sleep(200 * time.Millisecond) // the child is gone by now
+	n, err := io.Copy(io.Discard, c)
+	if err != nil || n < 100_000 {
+		t.Fatalf("%d bytes, then %v", n, err)
+	}
+}
+
+// childClose dials, writes what goes into the buffers, closes and ends.
+func childClose(args []string) error {
+	var tr reuseport.Transport
+	if _, err := tr.Listen(ma.StringCast("/ip4/127.0.0.1/tcp/0")); err != nil {
+		return err
+	}
+	c, err := tr.Dial(ma.StringCast(args[0]))
+	if err != nil {
+		return err
+	}
+	if !c.(*reuseport.Conn).Reused() {
+		return errors.New("not reused")
+	}
+	size, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		return err
+	}
+	if _, err := c.Write(pattern(size)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return c.Close()
 }

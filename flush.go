@@ -23,6 +23,7 @@ type flusher struct {
 	next    time.Time
 	buf     []byte // for what is discarded
 	counts  flushCounts
+	ended   time.Time // when the last one went
 }
 
 // flushCounts are the sources of Stats.
@@ -166,6 +167,7 @@ func (f *flusher) drain(c *closing) look {
 
 // end gives the socket up in the way that v says. The caller holds mu.
 func (f *flusher) end(c *closing, v verdict) {
+	f.ended = time.Now()
 	switch v {
 	case abort:
 		f.counts.aborted++
@@ -200,21 +202,24 @@ func (f *flusher) evict() {
 	f.pending = slices.Delete(f.pending, i, i+1)
 }
 
-// redialWait is how long a dial waits for a close of ours that holds its 4-tuple.
-const redialWait = 250 * time.Millisecond
+// redialWait is how long a dial waits for a close of ours that holds its 4-tuple:
+// a round trip, a delayed acknowledgement, and a segment that has to be sent again.
+const redialWait = time.Second
 
 // free frees a 4-tuple that a pending close holds, as soon as all is delivered: a
 // dial need not wait for the peer's end. It returns false if it is not one of
-// ours, or not delivered within redialWait.
+// ours, or not delivered within redialWait. One that ended since the dial began is
+// not found any more: whatever ended within redialWait may have been it, and one
+// more bind and connect sends nothing if it was not.
 func (f *flusher) free(ctx context.Context, laddr, raddr netip.AddrPort) bool {
 	ctx, cancel := context.WithTimeout(ctx, redialWait)
 	defer cancel()
 	for wait := firstLook; ; wait = min(2*wait, lastLook/4) {
-		switch found, freed := f.tryFree(laddr, raddr); {
+		switch found, freed, recent := f.tryFree(laddr, raddr); {
 		case freed:
 			return true
 		case !found:
-			return false
+			return recent
 		}
 		select {
 		case <-time.After(wait):
@@ -225,22 +230,22 @@ func (f *flusher) free(ctx context.Context, laddr, raddr netip.AddrPort) bool {
 }
 
 // tryFree looks at a pending close now, and ends it if all is delivered.
-func (f *flusher) tryFree(laddr, raddr netip.AddrPort) (found, freed bool) {
+func (f *flusher) tryFree(laddr, raddr netip.AddrPort) (found, freed, recent bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.holds(laddr, raddr) })
 	if i < 0 {
-		return false, false
+		return false, false, time.Since(f.ended) < redialWait
 	}
 	c := f.pending[i]
 	if !f.step(c, time.Now(), false) {
 		if c.look.unacked != 0 {
-			return true, false
+			return true, false, false
 		}
 		f.end(c, release)
 	}
 	f.pending = slices.Delete(f.pending, i, i+1)
-	return true, true
+	return true, true, true
 }
 
 // holds says whether a dial from laddr, which may be unspecified, would have the

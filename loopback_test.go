@@ -161,6 +161,7 @@ var roles = map[string]func(args []string) error{
 	"sink":    childSink,
 	"dials":   childDials,
 	"inherit": childInherit,
+	"close":   childClose,
 }
 
 const roleVariable = "REUSEPORT_TEST_ROLE"
