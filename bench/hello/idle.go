@@ -23,7 +23,7 @@ func compareIdle(servers []server, n int) error {
 }
 
 // settle is how long a server gets to come to rest before its memory is read.
-const settle = time.Second
+const settle = 500 * time.Millisecond
 
 // warm is the number of the earlier connections.
 const warm = 100
