@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -81,8 +82,36 @@ func (n *node) setLink(c change) error {
 	return n.nl.LinkSetDown(l)
 }
 
-func (n *node) addAddr(c change) error { return n.eachAddr(c, n.nl.AddrAdd) }
 func (n *node) delAddr(c change) error { return n.eachAddr(c, n.nl.AddrDel) }
+
+func (n *node) addAddr(c change) error {
+	return n.eachAddr(c, func(l netlink.Link, addr *netlink.Addr) error {
+		if err := n.nl.AddrAdd(l, addr); err != nil {
+			return err
+		}
+		return n.awaitLocal(l, addr)
+	})
+}
+
+// awaitLocal waits until an IPv6 address is the host's own. The kernel adds the
+// local route from a work queue, after the route to the prefix: until then a dial
+// to the address asks the link for it, and hangs (16 of 600 tries on 6.18).
+func (n *node) awaitLocal(l netlink.Link, addr *netlink.Addr) error {
+	if addr.IP.To4() != nil || l.Attrs().Flags&net.FlagUp == 0 {
+		return nil
+	}
+	host := &net.IPNet{IP: addr.IP, Mask: net.CIDRMask(128, 128)}
+	want := &netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: l.Attrs().Index, Dst: host}
+	for range 5000 {
+		routes, err := n.nl.RouteListFiltered(unix.AF_INET6, want,
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+		if err != nil || len(routes) > 0 {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return errors.New("no local route after 5 s")
+}
 
 func (n *node) eachAddr(c change, fn func(netlink.Link, *netlink.Addr) error) error {
 	prefixes, err := parsePrefixes(c.Addr)

@@ -285,7 +285,8 @@ func (n *Network) DelRule(host string, r Rule) error {
 	return n.tell("delRule", change{Host: host, Rule: r}, nil)
 }
 
-// SetLink takes a host's link up or down.
+// SetLink takes a host's link up or down. Addresses stay; routes by a gateway on
+// the link are gone once it is down, as the kernel has it.
 func (n *Network) SetLink(host, link string, up bool) error {
 	return n.tell("setLink", change{Host: host, Link: link, Up: up}, nil)
 }

@@ -33,6 +33,7 @@ func defaultSysctls() map[string]string {
 		"net.ipv6.conf.all.accept_dad":               "0",
 		"net.ipv6.conf.default.accept_dad":           "0",
 		"net.ipv6.conf.default.router_solicitations": "0",
+		"net.ipv6.conf.all.keep_addr_on_down":        "1",
 		"net.ipv6.conf.default.addr_gen_mode":        "0",
 		"net.ipv6.conf.default.accept_ra":            "0",
 	}
