@@ -51,8 +51,10 @@ const (
 // any listener of t while Punch runs, that connection is the result and Accept
 // does not return it; (*Conn).Direction is then Accepted. Nobody need call Accept
 // for that: Punch looks into the accept queue itself, and what it finds of others,
-// at most 128 for each socket, the next Accept returns. Under Shared the kernel may hand the peer's connection to
-// another process or Transport; Punch then fails with ErrTupleInUse.
+// at most 128 for each socket, the next Accept returns. Under Shared the kernel
+// may hand the peer's connection to another process or Transport; Punch then
+// fails with ErrTupleInUse. One that Accept has returned before Punch began is a
+// taken 4-tuple too.
 //
 // Errors, by errors.Is: ErrNoReuse without a listener to punch from;
 // ErrTupleInUse if a connection with raddr exists (found out within 2 s) or t
