@@ -19,8 +19,10 @@ import (
 //	10.80.0.5/30  bench2 ---------------- bench2  10.80.0.6/30
 //	     ...         as many links as asked for
 //	10.78.0.0/16 via 10.77.0.2            10.78.0.0/16 all local
+//	198.18.0.0/16 via 10.77.0.2           198.18.0.0/16 all local
 //
-// The dials go to 10.78.0.0/16 and leave from 10.77.0.1, as the routes say.
+// The dials go to 10.78.0.0/16 and leave from 10.77.0.1, as the routes say, or to
+// 198.18.0.0/16 (RFC 2544, for benchmarks), which counts as global.
 // 10.77.9.0/24 is on the link, and nobody is there.
 
 // Namespace runs scenarios among links of its own.
@@ -52,6 +54,9 @@ func linksArena(sinks *worker) *arena {
 	return &arena{
 		local: []netip.Addr{netip.MustParseAddr("10.77.0.1"), linkAddr(1, 1)},
 		dests: func(port uint16) ([]*Addr, error) { return block(netip.MustParseAddr("10.78.0.1"), port, destinations) },
+		global: func(port uint16) ([]*Addr, error) {
+			return block(netip.MustParseAddr("198.18.0.1"), port, destinations)
+		},
 		silent: func() (*Addr, error) {
 			silent = silent.Next() // each peer its own, so that none finds a failed neighbour
 			return newAddr(netip.AddrPortFrom(silent, 9))
@@ -107,7 +112,7 @@ func configure(end, links int) error {
 			return fmt.Errorf("link %d: %w", i, err)
 		}
 	}
-	return route(end)
+	return errors.Join(route(end, net.IPv4(10, 78, 0, 0)), route(end, net.IPv4(198, 18, 0, 0)))
 }
 
 // address gives a link its address and brings it up.
@@ -134,9 +139,9 @@ func up(name string) error {
 	return netlink.LinkSetUp(link)
 }
 
-// route leads the destinations to the sinks, and there makes them all local.
-func route(end int) error {
-	dests := &net.IPNet{IP: net.IPv4(10, 78, 0, 0), Mask: net.CIDRMask(16, 32)}
+// route leads 65,536 destinations to the sinks, and there makes them all local.
+func route(end int, first net.IP) error {
+	dests := &net.IPNet{IP: first, Mask: net.CIDRMask(16, 32)}
 	if end == 1 {
 		return netlink.RouteAdd(&netlink.Route{Dst: dests, Gw: net.IP(linkAddr(0, 2).AsSlice())})
 	}

@@ -55,6 +55,7 @@ func allPeers() Peers {
 	p.Register("manet", openManet)
 	p.Register(plain, openPlain)
 	p.Register(floor, openRaw)
+	p.Register(floorNew, openRawNew)
 	return p
 }
 
@@ -65,6 +66,10 @@ const (
 	naive  = "go-reuseport"
 	plain  = "net"
 	floor  = "syscalls"
+
+	// floorNew is what floor would be without reuse: the two show what the kernel
+	// asks for it at least.
+	floorNew = "syscalls-new"
 )
 
 // find returns the peer of that name.

@@ -34,12 +34,13 @@ const barTop = 3.0
 // palette has a colour for each implementation, safe for the colour-blind.
 func palette(peer string) color.Color {
 	return map[string]color.Color{
-		ours:    color.RGBA{0x00, 0x72, 0xb2, 0xff},
-		libp2p:  color.RGBA{0xd5, 0x5e, 0x00, 0xff},
-		naive:   color.RGBA{0xe6, 0x9f, 0x00, 0xff},
-		"manet": color.RGBA{0xcc, 0x79, 0xa7, 0xff},
-		plain:   color.RGBA{0x55, 0x55, 0x55, 0xff},
-		floor:   color.RGBA{0xbb, 0xbb, 0xbb, 0xff},
+		ours:     color.RGBA{0x00, 0x72, 0xb2, 0xff},
+		libp2p:   color.RGBA{0xd5, 0x5e, 0x00, 0xff},
+		naive:    color.RGBA{0xe6, 0x9f, 0x00, 0xff},
+		"manet":  color.RGBA{0xcc, 0x79, 0xa7, 0xff},
+		plain:    color.RGBA{0x55, 0x55, 0x55, 0xff},
+		floor:    color.RGBA{0xbb, 0xbb, 0xbb, 0xff},
+		floorNew: color.RGBA{0xdd, 0xdd, 0xdd, 0xff},
 	}[peer]
 }
 
@@ -173,6 +174,9 @@ func (r Report) plotLinks(w io.Writer) error {
 func (r Report) plotCurves(w io.Writer, p *plot.Plot, x func(Scenario) int) error {
 	found := false
 	for _, peer := range allPeers() {
+		if peer.Name == floorNew {
+			continue // between floor and the ground
+		}
 		curve := r.curve(peer.Name, x)
 		if len(curve) == 0 {
 			continue

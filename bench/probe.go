@@ -132,6 +132,16 @@ func openDial(laddrs func(*arena) []netip.Addr) func(*arena, Peer) (probe, error
 	}
 }
 
+// openGlobal makes the scenario of dialing global addresses.
+func openGlobal(ar *arena, p Peer) (probe, error) {
+	s, err := newSite(ar, p, onUnspecified(ar)...)
+	if err != nil {
+		return nil, err
+	}
+	s.to.addrs, err = ar.global(s.port)
+	return dialProbe{s}, err
+}
+
 // The listeners of the dial scenarios.
 func onUnspecified(*arena) []netip.Addr { return []netip.Addr{netip.IPv4Unspecified()} }
 func onLoopback(*arena) []netip.Addr    { return []netip.Addr{netip.MustParseAddr("127.0.0.1")} }

@@ -20,6 +20,17 @@ type rawHost struct {
 
 func openRaw() Host { return new(rawHost) }
 
+// rawNewHost is rawHost without reuse: dials leave from ephemeral ports.
+type rawNewHost struct{ rawHost }
+
+func openRawNew() Host { return new(rawNewHost) }
+
+func (h *rawNewHost) Listen(a *Addr) (Listener, error) {
+	l, err := h.rawHost.Listen(a)
+	h.laddr = nil
+	return l, err
+}
+
 // rawConn is a connected descriptor.
 type rawConn int
 

@@ -36,7 +36,7 @@ func runScenario(sc Scenario, ar *arena, peers Peers, sz scale) []Result {
 	if sc.once {
 		together(field, sc.lim)
 	} else {
-		takeTurns(field, sz.lim(sc.lim), sz.rounds)
+		takeTurns(field, sz.lim(sc.lim), sc.roundsAt(sz))
 	}
 	var results []Result
 	for _, c := range field {
@@ -44,6 +44,14 @@ func runScenario(sc Scenario, ar *arena, peers Peers, sz scale) []Result {
 		results = append(results, c.result)
 	}
 	return results
+}
+
+// roundsAt is how many rounds a scenario has at a scale.
+func (sc Scenario) roundsAt(sz scale) int {
+	if sc.rounds == 0 {
+		return sz.rounds
+	}
+	return min(sc.rounds, sz.rounds)
 }
 
 // open prepares the peer.

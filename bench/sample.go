@@ -30,10 +30,13 @@ const leastOps = 16
 
 // measure calls op until the limit and sums up. op times itself, so that what it
 // does before and after does not count; what it allocates does. The collector is
-// off meanwhile: a median would not show it but for whom it strikes by chance.
+// off meanwhile: a median would not show it but for whom it strikes by chance. One
+// processor at a time runs Go code: with more, whether a dial waits awake or asleep is
+// chance too, and doubles its time.
 func measure(lim Limit, op func() (time.Duration, error)) (Sample, error) {
 	times := make([]time.Duration, 0, lim.Ops)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for end := time.Now().Add(lim.Time); len(times) < lim.Ops; {

@@ -18,9 +18,10 @@ type Scenario struct {
 	Live  int    `json:"live,omitempty"`  // connections held while measuring
 	Goals []Goal `json:"goals,omitempty"` // for the peer that is ours
 
-	lim  Limit
-	once bool // one round, all peers at the same time: it is a wait
-	open func(*arena, Peer) (probe, error)
+	lim    Limit
+	rounds int  // at most, 0 for as many as the scale has
+	once   bool // one round, all peers at the same time: it is a wait
+	open   func(*arena, Peer) (probe, error)
 }
 
 // Goal is a limit that the issue set itself for this module.
@@ -41,8 +42,9 @@ type probe interface {
 type arena struct {
 	local  []netip.Addr // addresses to listen on that are not loopback
 	dests  func(port uint16) ([]*Addr, error)
-	silent func() (*Addr, error)   // an on-link address that answers no ARP
-	spawn  func() (*worker, error) // a process at the other end
+	global func(port uint16) ([]*Addr, error) // dests whose path a network could filter
+	silent func() (*Addr, error)              // an on-link address that answers no ARP
+	spawn  func() (*worker, error)            // a process at the other end
 }
 
 // destinations is how many addresses the dials rotate over. A 4-tuple comes back

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -91,8 +92,13 @@ func (s *Sink) watch(fd int) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &ev))
 }
 
-// serve handles events until the process ends.
+// serve handles events until the process ends, on the machine's last processor.
 func (s *Sink) serve() {
+	runtime.LockOSThread()
+	var last unix.CPUSet
+	last.Set(runtime.NumCPU() - 1)
+	// Where the processor is not to be had the scheduler chooses one.
+	_ = unix.SchedSetaffinity(0, &last)
 	events := make([]unix.EpollEvent, 256)
 	for {
 		n, err := unix.EpollWait(s.epoll, events, -1)

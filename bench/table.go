@@ -63,6 +63,10 @@ func linkRows(sz scale) []Scenario {
 
 func failRows(sz scale) []Scenario {
 	return []Scenario{
+		{
+			Name: "dial/global", Title: "dial + reset, global address (a hedge stands by)", Links: sz.links[0],
+			Claim: "reused", open: openGlobal,
+		},
 		{Name: "dial/refused", Title: "dial, refused", Goals: []Goal{atMost(plain, 1.05)}, open: openRefused},
 		{Name: "dial/held", Title: "second dial + reset to a held peer", Goals: []Goal{atMost(plain, 1.20)}, open: openHeld},
 		{
@@ -78,13 +82,13 @@ func rateRows() []Scenario {
 	for _, n := range []int{8, 64} {
 		rows = append(rows, Scenario{
 			Name: fmt.Sprintf("parallel/goroutines=%d", n), Title: fmt.Sprintf("parallel dials + resets, %d goroutines, listeners coming and going", n),
-			Unit: "ops/s", Claim: "reused", lim: lim, Goals: []Goal{atLeast(plain, 1), everyone()}, open: openParallel(n),
+			Unit: "ops/s", Claim: "reused", lim: lim, rounds: 24, Goals: []Goal{atLeast(plain, 1), everyone()}, open: openParallel(n),
 		})
 	}
 	for _, n := range []int{8, 32} {
 		rows = append(rows, Scenario{
 			Name: fmt.Sprintf("accept/clients=%d", n), Title: fmt.Sprintf("accept + close, %d clients", n),
-			Unit: "ops/s", lim: lim, Goals: []Goal{atLeast(plain, 0.98)}, open: openAccept(n),
+			Unit: "ops/s", lim: lim, rounds: 24, Goals: []Goal{atLeast(plain, 0.98)}, open: openAccept(n),
 		})
 	}
 	return rows
@@ -104,7 +108,7 @@ func liveRows(sz scale) []Scenario {
 func otherRows() []Scenario {
 	return []Scenario{
 		{
-			Name: "heap", Title: "heap per live dialed connection", Unit: "B", lim: Limit{1000, time.Second},
+			Name: "heap", Title: "heap per live dialed connection", Unit: "B", lim: Limit{1000, time.Second}, rounds: 5,
 			Goals: []Goal{{What: "value", Limit: 380}}, open: openHeap,
 		},
 		{
