@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -29,6 +30,29 @@ func (t *Transport) Dial(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (tr
 // the errno and the sentinels of that package) and of the upgrader, and
 // ErrPeerFirst.
 func (t *Transport) DialWithUpdates(ctx context.Context, raddr ma.Multiaddr, p peer.ID, updates chan<- transport.DialUpdate) (transport.CapableConn, error) {
+	c, err := t.dialOnce(ctx, raddr, p, updates)
+	if punch, _, _ := network.GetSimultaneousConnect(ctx); punch && errors.Is(err, errUpgrade) && ctx.Err() == nil {
+		// The peer's listener may have had the connection before the peer began
+		// its punch, and so both sides the same role. The peer has closed it then
+		// and punches (see yield), and has to be first this time.
+		time.Sleep(turnTime)
+		again, err2 := t.dialOnce(ctx, raddr, p, updates)
+		if err2 == nil {
+			return again, nil
+		}
+		return nil, errors.Join(err, err2)
+	}
+	return c, err
+}
+
+// turnTime is how long a host whose punch had the wrong role leaves the turn to the
+// other one.
+const turnTime = 50 * time.Millisecond
+
+// errUpgrade marks the errors of the upgrader.
+var errUpgrade = errors.New("libp2ptcp: upgrade")
+
+func (t *Transport) dialOnce(ctx context.Context, raddr ma.Multiaddr, p peer.ID, updates chan<- transport.DialUpdate) (transport.CapableConn, error) {
 	scope, err := t.rcmgr.OpenConnection(network.DirOutbound, true, raddr)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s to %s: %w", p, raddr, err)
@@ -59,7 +83,7 @@ func (t *Transport) dialInScope(ctx context.Context, raddr ma.Multiaddr, p peer.
 		// The upgrader closes raw on most of its errors, not on all. Either way
 		// it is the error of the upgrade that matters.
 		_ = raw.Close()
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errUpgrade, err)
 	}
 	return &conn{CapableConn: c, tcp: tcp}, nil
 }
@@ -73,13 +97,55 @@ func (t *Transport) connect(ctx context.Context, raddr ma.Multiaddr, p peer.ID) 
 	}
 	use := t.portUse(ctx, raddr, p)
 	if punch, _, _ := network.GetSimultaneousConnect(ctx); punch && use != reuseport.NewPort {
-		return t.reuse.Punch(ctx, raddr)
+		return t.punch(ctx, raddr, p)
 	}
 	c, err := t.reuse.DialContext(reuseport.WithPortUse(ctx, use), raddr)
 	if err != nil {
 		return nil, err
 	}
 	return c.(*reuseport.Conn), nil // as DialContext says
+}
+
+// punch runs a punch, unless the peer's connection is there already.
+func (t *Transport) punch(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (*reuseport.Conn, error) {
+	if _, err := t.yield(ctx, raddr, p); err != nil {
+		return nil, err
+	}
+	c, err := t.reuse.Punch(ctx, raddr)
+	if !errors.Is(err, reuseport.ErrTupleInUse) {
+		return c, err
+	}
+	// It may have arrived between the two.
+	if cleared, first := t.yield(ctx, raddr, p); first != nil || !cleared {
+		return nil, errors.Join(first, err)
+	}
+	return t.reuse.Punch(ctx, raddr)
+}
+
+// yieldTime is how long the client of a punch gives the handshake of a connection
+// that came before it.
+const yieldTime = time.Second
+
+// yield looks for a connection that p opened before we began to punch, and that a
+// listener therefore has accepted, as the server of the handshake. If we were to be
+// the server, or p is not punching but dialing, that is right, and ErrPeerFirst the
+// answer. Otherwise both sides wait for the other's first byte: it is
+// closed, and that is cleared.
+func (t *Transport) yield(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (cleared bool, err error) {
+	a := t.arrivals.from(raddr)
+	if a == nil {
+		return false, nil
+	}
+	if handshakeRole(ctx) == network.DirOutbound {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, yieldTime)
+		defer cancel()
+	}
+	if a.isFrom(ctx, p) {
+		return false, fmt.Errorf("punch %s at %s: %w", p, raddr, ErrPeerFirst)
+	}
+	_ = a.tcp.Close() // its owner, the upgrader, learns of it by its next read
+	return true, nil
 }
 
 // portUse says from which port a dial is to leave.

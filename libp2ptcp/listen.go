@@ -44,8 +44,8 @@ func (l *gatedListener) Accept() (manet.Conn, network.ConnManagementScope, error
 		return nil, nil, err
 	}
 	s := l.t.settle(c, network.DirInbound, scope)
-	l.t.arrivals.add(s)
 	s.closed = append(s.closed, func() { l.t.arrivals.remove(s) })
+	l.t.arrivals.add(s)
 	return s, scope, nil
 }
 

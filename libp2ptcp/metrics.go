@@ -17,6 +17,7 @@ type collector struct {
 	dials, newPort, hedges, hedgeWins     *prometheus.Desc
 	punches, punchSYNs                    *prometheus.Desc
 	accepted, acceptSkipped, acceptWaited *prometheus.Desc
+	closesCut, undelivered, closing       *prometheus.Desc
 	opened, open                          *prometheus.Desc
 	paths, listeners                      *prometheus.Desc
 
@@ -50,6 +51,9 @@ func newCollector() *collector {
 		accepted:      d("accepted_total", "Connections accepted from the kernel, before gating."),
 		acceptSkipped: d("accept_skipped_total", "Connections that died in the accept queue."),
 		acceptWaited:  d("accept_delayed_total", "Times that accepting waited for descriptors or buffers."),
+		closesCut:     d("closes_cut_total", "Closed connections that did not deliver all, by who cut them.", "by"),
+		undelivered:   d("undelivered_bytes_total", "Bytes written before a close and not acknowledged."),
+		closing:       d("closes_pending", "Closed connections that still deliver."),
 		opened:        d("connections_total", "Connections handed to the upgrader by direction.", "direction"),
 		open:          d("connections_open", "Connections open by direction.", "direction"),
 		paths:         d("paths", "Source addresses and listening ports by what dials from them have shown.", "state"),
@@ -144,6 +148,9 @@ func (c *collector) read(s reuseport.Stats) tally {
 		{c.accepted, ""}:         float64(s.Accepted),
 		{c.acceptSkipped, ""}:    float64(s.AcceptSkipped),
 		{c.acceptWaited, ""}:     float64(s.AcceptDelayed),
+		{c.closesCut, "us"}:      float64(s.ClosesAborted),
+		{c.closesCut, "peer"}:    float64(s.ClosesReset),
+		{c.undelivered, ""}:      float64(s.BytesUndelivered),
 	}
 	for _, cause := range causes() {
 		t[sample{c.newPort, cause.String()}] = float64(s.NewByCause[cause])
@@ -153,7 +160,10 @@ func (c *collector) read(s reuseport.Stats) tally {
 
 // readState sorts what Stats says of the moment.
 func (c *collector) readState(s reuseport.Stats) tally {
-	t := tally{{c.listeners, ""}: float64(s.Listeners)}
+	t := tally{
+		{c.listeners, ""}: float64(s.Listeners),
+		{c.closing, ""}:   float64(s.ClosesPending),
+	}
 	for _, state := range []reuseport.PathState{reuseport.PathUnproven, reuseport.PathProven, reuseport.PathBlocked} {
 		t[sample{c.paths, state.String()}] = 0
 	}
@@ -167,7 +177,8 @@ func (c *collector) readState(s reuseport.Stats) tally {
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.dials, c.newPort, c.hedges, c.hedgeWins, c.punches, c.punchSYNs,
-		c.accepted, c.acceptSkipped, c.acceptWaited, c.opened, c.open, c.paths, c.listeners,
+		c.accepted, c.acceptSkipped, c.acceptWaited,
+		c.closesCut, c.undelivered, c.closing, c.opened, c.open, c.paths, c.listeners,
 	} {
 		out <- d
 	}

@@ -106,14 +106,17 @@ func listen(t testing.TB, tr transport.Transport, addr string) ma.Multiaddr {
 	t.Helper()
 	l, err := tr.Listen(ma.StringCast(addr))
 	check(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			context.AfterFunc(ctx, func() { c.Close() }) // a second time, in most cases
 			wg.Go(func() { serve(c) })
 		}
 	})
 	t.Cleanup(func() {
 		check(t, l.Close())
+		cancel()
 		wg.Wait()
 	})
 	return l.Multiaddr()
