@@ -105,12 +105,27 @@ func TestPathHealthAdvice(t *testing.T) {
 	}
 }
 
+// stateRow is a story and the state that the path is in at its end.
+type stateRow struct {
+	why  string
+	tell func(*healthStory)
+	want PathState
+}
+
+func checkStates(t *testing.T, rows []stateRow) {
+	for _, row := range rows {
+		t.Run(row.why, func(t *testing.T) {
+			s := newHealthStory()
+			row.tell(s)
+			if got := s.state(); got != row.want {
+				t.Errorf("path is %v, want %v", got, row.want)
+			}
+		})
+	}
+}
+
 func TestPathHealthBlocks(t *testing.T) {
-	rows := []struct {
-		why  string
-		tell func(*healthStory)
-		want PathState
-	}{
+	checkStates(t, []stateRow{
 		{"one network short", func(s *healthStory) { s.block(blockNetworks - 1) }, PathUnproven},
 		{"enough networks", func(s *healthStory) { s.block(blockNetworks) }, PathBlocked},
 		{"many hosts of one network", func(s *healthStory) {
@@ -123,6 +138,20 @@ func TestPathHealthBlocks(t *testing.T) {
 				s.silent(host(1, 1))
 			}
 		}, PathUnproven},
+		{"a block stays while probes keep failing", func(s *healthStory) {
+			s.block(blockNetworks)
+			for range 100 {
+				s.wait(probeEvery)
+				s.silent(host(1, 1))
+			}
+		}, PathBlocked},
+		{"a block ends with a handshake", func(s *healthStory) { s.block(blockNetworks); s.answered(host(3, 3)) }, PathProven},
+	})
+}
+
+// TestPathHealthVetoes: a handshake vouches for its path for five minutes.
+func TestPathHealthVetoes(t *testing.T) {
+	checkStates(t, []stateRow{
 		{"a handshake between", func(s *healthStory) {
 			s.block(blockNetworks - 1)
 			s.answered(host(200, 1))
@@ -148,24 +177,7 @@ func TestPathHealthBlocks(t *testing.T) {
 			s.wait(provenFor)
 			s.block(blockNetworks)
 		}, PathBlocked},
-		{"a block stays while probes keep failing", func(s *healthStory) {
-			s.block(blockNetworks)
-			for range 100 {
-				s.wait(probeEvery)
-				s.silent(host(1, 1))
-			}
-		}, PathBlocked},
-		{"a block ends with a handshake", func(s *healthStory) { s.block(blockNetworks); s.answered(host(3, 3)) }, PathProven},
-	}
-	for _, row := range rows {
-		t.Run(row.why, func(t *testing.T) {
-			s := newHealthStory()
-			row.tell(s)
-			if got := s.state(); got != row.want {
-				t.Errorf("path is %v, want %v", got, row.want)
-			}
-		})
-	}
+	})
 }
 
 func TestPathHealthSaysTurnsOnce(t *testing.T) {
