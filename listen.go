@@ -401,14 +401,21 @@ func (l *listener) ended(err error) error {
 // the port with the last handle, and the port is free. Connections stay open. A
 // second Close returns net.ErrClosed.
 func (l *listener) Close() error {
-	l.t.registry.remove(l)
-	return l.closeSocket()
+	l.wake()
+	return l.finishClose(l.t.registry.close(l))
 }
 
-// closeSocket closes the descriptor and wakes an Accept that waits.
+// closeSocket closes the descriptor of a handle that the registry has let go.
 func (l *listener) closeSocket() error {
-	l.once.Do(func() { close(l.closed) })
-	err := l.tcp.Close()
+	l.wake()
+	return l.finishClose(l.tcp.Close())
+}
+
+// wake ends the wait of an Accept that has met an error.
+func (l *listener) wake() { l.once.Do(func() { close(l.closed) }) }
+
+// finishClose ends what the last handle leaves. err is what closing it returned.
+func (l *listener) finishClose(err error) error {
 	if l.t.registry.holds(l.socket) {
 		return err
 	}

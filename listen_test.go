@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"syscall"
@@ -355,6 +356,30 @@ func TestConcurrentListen(t *testing.T) {
 	if n := tr.Stats().Listeners; n != 0 {
 		t.Errorf("%d listeners left", n)
 	}
+}
+
+// TestListenWhileClosing: an address of ours that is being closed is either still
+// ours or free again, never in use.
+func TestListenWhileClosing(t *testing.T) {
+	var tr reuseport.Transport
+	port := ownPort()
+	var wg sync.WaitGroup
+	for _, ip := range []netip.Addr{ownIP(), ownIP(), netip.IPv4Unspecified()} {
+		wg.Go(func() {
+			for range 500 {
+				l, err := tr.Listen(tcpMultiaddr(ip, port))
+				if err != nil {
+					t.Errorf("while another handle closes: %v", err)
+					return
+				}
+				go l.Accept() // Close has to end it
+				if err := l.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // TestShutdown closes every listener, wakes Accept and refuses what comes later.

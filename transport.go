@@ -199,6 +199,21 @@ func (r *registry) add(sock *socket, l *listener) {
 func (r *registry) remove(l *listener) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.drop(l)
+}
+
+// close removes a handle and closes it before anybody else may listen: a socket
+// that is out of the registry and still open would make that a bind conflict
+// (TestListenWhileClosing).
+func (r *registry) close(l *listener) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop(l)
+	return l.tcp.Close()
+}
+
+// drop is remove for a caller that holds mu.
+func (r *registry) drop(l *listener) bool {
 	i := slices.Index(l.socket.handles, l)
 	if i < 0 {
 		return false
