@@ -13,13 +13,6 @@ import (
 // canFlush: Close can wait for what the peer acknowledges, or at least for its end.
 const canFlush = true
 
-// hasUnread says whether the peer has sent something that nobody has read.
-func hasUnread(fd uintptr) bool {
-	var one [1]byte
-	n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return err == nil && n > 0
-}
-
 // discard reads what the peer has sent into buf, to be forgotten. It does not
 // block. The peer's FIN is io.EOF; n is 0 without an error if there is nothing.
 func discard(fd uintptr, buf []byte) (n int, err error) {

@@ -18,3 +18,10 @@ func unacked(fd uintptr) (int, error) {
 	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 	return n, os.NewSyscallError("ioctl", err)
 }
+
+// hasUnread says whether the peer has sent something that nobody has read
+// (SIOCINQ). An error counts as yes: the long way then finds out.
+func hasUnread(fd uintptr) bool {
+	n, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+	return err != nil || n > 0
+}

@@ -1,0 +1,12 @@
+//go:build unix && !aix && !linux
+
+package reuseport
+
+import "golang.org/x/sys/unix"
+
+// hasUnread says whether the peer has sent something that nobody has read.
+func hasUnread(fd uintptr) bool {
+	var one [1]byte
+	n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return err == nil && n > 0
+}
