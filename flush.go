@@ -29,6 +29,7 @@ type flusher struct {
 // flushCounts are the sources of Stats.
 type flushCounts struct {
 	aborted, reset uint64
+	cut            uint64 // those of both that had data outstanding, and not the FIN alone
 	bytes          uint64 // not acknowledged, of both
 }
 
@@ -176,6 +177,9 @@ func (f *flusher) end(c *closing, v verdict) {
 	}
 	if v == abort || v == lost {
 		f.counts.bytes += uint64(c.look.outstanding())
+		if c.look.holdsData() {
+			f.counts.cut++
+		}
 	}
 	// Neither error has a taker: the user's Close has returned, and both mean that
 	// the socket is gone already.
@@ -189,6 +193,10 @@ func (f *flusher) end(c *closing, v verdict) {
 
 // outstanding returns how many bytes the peer has not acknowledged.
 func (l look) outstanding() int { return max(0, l.unacked-finUnacked) }
+
+// holdsData says whether data is outstanding, or may be where the system does not
+// tell. A peer that resets when it has read our end loses nothing.
+func (l look) holdsData() bool { return l.unacked == unknownUnacked || l.outstanding() > 0 }
 
 // evict makes room for one: the oldest whose data has all arrived, or else the
 // oldest. The caller holds mu.
@@ -309,12 +317,12 @@ func (f *flusher) awaitIdle(ctx context.Context) error {
 func (f *flusher) undelivered(pending bool) UndeliveredError {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	e := UndeliveredError{Conns: int(f.counts.aborted + f.counts.reset), Bytes: int64(f.counts.bytes)}
+	e := UndeliveredError{Conns: int(f.counts.cut), Bytes: int64(f.counts.bytes)}
 	if !pending {
 		return e
 	}
 	for _, c := range f.pending {
-		if c.look = f.look(c); c.look.unacked != 0 {
+		if c.look = f.look(c); c.look.holdsData() {
 			e.Conns++
 			e.Bytes += int64(c.look.outstanding())
 		}
