@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/reusetransport/reuseport/lab"
 )
@@ -63,7 +65,7 @@ func newScene(t *testing.T, wire lab.Wire, nat lab.NAT) *scene {
 	t.Helper()
 	s := &scene{Network: world(t, wire, nat), t: t, port: relayPort}
 	s.relay = ask[peer.AddrInfo](s, "r", "open", setup{Transport: stock, Port: relayPort})
-	s.relay.Addrs = slices.DeleteFunc(s.relay.Addrs, isLoopback)
+	s.relay.Addrs = slices.DeleteFunc(s.relay.Addrs, func(a ma.Multiaddr) bool { return manet.IsIPLoopback(a) })
 	return s
 }
 
@@ -174,4 +176,32 @@ func TestDCUtR(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDCUtRControls does the same where it cannot work, after making sure that the
+// rendezvous does: ready has connected to the relay and reserved a slot.
+func TestDCUtRControls(t *testing.T) {
+	wire := lab.Wire{Delay: 10 * time.Millisecond}
+	t.Run("new port", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t, wire, lab.NAT{})
+		for range (*tries + 1) / 2 {
+			if r := s.try(newPort, callLimit); r.started {
+				t.Errorf("without reuse a public address is known: %+v, %+v", r.a, r.b)
+			}
+		}
+	})
+	t.Run("address and port dependent mapping", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t, wire, lab.NAT{Mapping: lab.AddressAndPortDependent})
+		for range (*tries + 4) / 5 { // each takes all the attempts that go-libp2p makes
+			r := s.try(ours, callLimit)
+			if !r.started || r.b.Failed == 0 {
+				t.Errorf("no attempt was made: %+v, %+v", r.a, r.b)
+			}
+			if r.a.Direct || r.b.Direct {
+				t.Errorf("a direct connection: %+v, %+v", r.a, r.b)
+			}
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package labtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ import (
 const (
 	ours    = "ours"
 	newPort = "new port" // ours under reuseport.NewPort
+	mixed   = "mixed"    // ours, NewPort towards even ports
 	stock   = "stock"    // go-libp2p's own
 )
 
@@ -37,16 +39,26 @@ func transportOf(kind string) libp2p.Option {
 		return libp2p.Transport(libp2ptcp.New)
 	case newPort:
 		return libp2p.Transport(libp2ptcp.New, libp2ptcp.WithTransport(&reuseport.Transport{PortUse: reuseport.NewPort}))
+	case mixed:
+		return libp2p.Transport(libp2ptcp.New, libp2ptcp.WithPortUse(evenPortsNew))
 	default:
 		return libp2p.Transport(tcp.NewTCPTransport)
 	}
 }
 
+func evenPortsNew(_ context.Context, raddr ma.Multiaddr, _ peer.ID) reuseport.PortUse {
+	if port, err := strconv.Atoi(portOf(raddr)); err == nil && port%2 == 0 {
+		return reuseport.NewPort
+	}
+	return reuseport.PreferReuse
+}
+
 // setup says what host to make.
 type setup struct {
 	Transport string
+	IP        string // to listen on; empty = all
 	Port      uint16
-	Relay     *peer.AddrInfo // to connect to at once; nil = be a relay
+	Relay     *peer.AddrInfo // whose slots to use; nil = be a relay
 }
 
 // node is a libp2p host and what it has seen.
@@ -80,7 +92,12 @@ func libp2pRole(p *lab.Process) error {
 	lab.Handle(p, "ready", s.ready)
 	lab.Handle(p, "call", s.call)
 	lab.Handle(p, "direct", s.direct)
-	lab.Handle(p, "addrs", s.observed)
+	lab.Handle(p, "connect", s.connect)
+	lab.Handle(p, "addrs", s.addrs)
+	lab.Handle(p, "sees", s.sees)
+	lab.Handle(p, "dial", s.dialMany)
+	lab.Handle(p, "receive", s.receive)
+	lab.Handle(p, "farewell", s.farewell)
 	lab.Handle(p, "shut", s.shut)
 	return p.Serve()
 }
@@ -96,7 +113,7 @@ func (s *nodes) start(ctx context.Context, in setup) (peer.AddrInfo, error) {
 	n := &node{relay: in.Relay, port: in.Port}
 	opts := []libp2p.Option{
 		transportOf(in.Transport),
-		libp2p.ListenAddrStrings(fmt.Sprintf("/ip4/0.0.0.0/tcp/%d", in.Port)),
+		libp2p.ListenAddrStrings(fmt.Sprintf("/ip4/%s/tcp/%d", cmp.Or(in.IP, "0.0.0.0"), in.Port)),
 		libp2p.DisableMetrics(),
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 	}
@@ -241,15 +258,6 @@ func portOf(a ma.Multiaddr) string {
 		return ""
 	}
 	return port
-}
-
-// observed returns the public addresses that the host would tell others.
-func (s *nodes) observed(_ context.Context, in wait) ([]string, error) {
-	var all []string
-	for _, a := range s.get(in.Port).Addrs() {
-		all = append(all, a.String())
-	}
-	return all, nil
 }
 
 func (s *nodes) shut(_ context.Context, in wait) (struct{}, error) {
