@@ -102,16 +102,24 @@ func (n *node) awaitLocal(l netlink.Link, addr *netlink.Addr) error {
 	}
 	host := &net.IPNet{IP: addr.IP, Mask: net.CIDRMask(128, 128)}
 	want := &netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: l.Attrs().Index, Dst: host}
-	for range 5000 {
+	deadline := time.Now().Add(localRouteLimit)
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		routes, err := n.nl.RouteListFiltered(unix.AF_INET6, want,
 			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
 		if err != nil || len(routes) > 0 {
 			return err
 		}
-		time.Sleep(time.Millisecond)
+		if time.Now().After(deadline) {
+			return fmt.Errorf("no local route after %v", localRouteLimit)
+		}
+		time.Sleep(wait)
 	}
-	return errors.New("no local route after 5 s")
 }
+
+// localRouteLimit bounds the wait for the kernel's work queue, which shares a
+// lock with all namespaces of the machine that come and go: on a machine with a
+// load of 20 it has taken more than 5 s.
+const localRouteLimit = 30 * time.Second
 
 func (n *node) eachAddr(c change, fn func(netlink.Link, *netlink.Addr) error) error {
 	prefixes, err := parsePrefixes(c.Addr)
