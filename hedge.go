@@ -104,7 +104,7 @@ func (h *hedge) arm(d time.Duration) {
 }
 
 // run is the hedge, on a goroutine of its own. While the budget is spent it asks
-// again, eight times in a HedgeDelay.
+// again, twice in a HedgeDelay.
 func (h *hedge) run() {
 	ctx, stop := context.WithCancel(h.ctx)
 	defer stop()
@@ -119,7 +119,7 @@ func (h *hedge) run() {
 	case hedgeNever:
 		return
 	case hedgeLater:
-		h.arm(headStart(t.hedgeDelay(), headStartShift))
+		h.arm(t.hedgeDelay() / 2)
 		return
 	}
 	t.counters.hedges.Add(1)
