@@ -167,6 +167,21 @@ func TestParkedIdleTimeout(t *testing.T) {
 	}
 }
 
+// The one timer goes on to the next deadline.
+func TestIdleTimeoutsOneAfterAnother(t *testing.T) {
+	s := &serve.Server{ParkNew: true, Handler: echo, IdleTimeout: 50 * time.Millisecond}
+	l := running(t, s)
+	var conns []net.Conn
+	for range 3 {
+		conns = append(conns, dial(t, l))
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, c := range conns {
+		wantEOF(t, c)
+	}
+	eventually(t, "all are counted", func() bool { return s.Stats().IdleTimeouts == 3 })
+}
+
 func TestParkedClose(t *testing.T) {
 	parkedServer(t, func(t *testing.T, p *parkedPair) {
 		p.park(t)
