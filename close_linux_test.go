@@ -123,7 +123,7 @@ func TestCloseAtDescriptorLimit(t *testing.T) {
 	p := newClosePair(t, 0)
 	settled(t)
 	goroutines := runtime.NumGoroutine()
-	bufferAll(t, p.dialed, 8<<20)
+	bufferAll(t, p.dialed, 32<<20)
 	p.dialed.SetDeadline(time.Time{})
 	read := make(chan error, 1)
 	go func() { _, err := p.dialed.Read(make([]byte, 1)); read <- err }()
@@ -207,7 +207,7 @@ func outq(t testing.TB, c net.Conn) int {
 // did not make it.
 func TestShutdownWaits(t *testing.T) {
 	p := newClosePair(t, 0)
-	bufferAll(t, p.dialed, 8<<20)
+	bufferAll(t, p.dialed, 32<<20)
 	if err := p.dialed.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestShutdownWaits(t *testing.T) {
 // error.
 func TestShutdownTellsWhatWasCut(t *testing.T) {
 	p := newClosePair(t, 200*time.Millisecond)
-	bufferAll(t, p.dialed, 8<<20)
+	bufferAll(t, p.dialed, 32<<20)
 	if err := p.dialed.Close(); err != nil {
 		t.Fatal(err)
 	}

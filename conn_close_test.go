@@ -198,15 +198,19 @@ func TestCloseDeliversBoth(t *testing.T) {
 	}
 }
 
-// bufferAll writes as much of size as goes without blocking for long.
+// bufferAll writes as much of size as goes while nobody reads: until nothing went
+// for 100 ms.
 func bufferAll(t testing.TB, c net.Conn, size int) {
 	t.Helper()
 	data := pattern(size)
-	if err := c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Write(data); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatal(err)
+	for n := 1; n > 0 && len(data) > 0; data = data[n:] {
+		if err := c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if n, err = c.Write(data); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
 	}
 }
 
