@@ -3,6 +3,7 @@
 package main
 
 import (
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,16 +91,16 @@ func benchName(name string) string {
 
 // writeMarkdown writes the page that README points to.
 func (r Report) writeMarkdown(w io.Writer) error {
-	fmt.Fprintf(w, "# Benchmark\n\n    %s\n\n%s.\n\n%s\n\n```\n", r.Command, r.where(), aboutRun)
+	fmt.Fprintf(w, "# Benchmark\n\n    %s\n\n%s.\n\n%s\n## Figures\n\n", r.Command, r.where(), aboutRun)
+	fmt.Fprint(w, "![ratios](bench-ratios.svg)\n![cost against live connections](bench-live.svg)\n![cost against links](bench-links.svg)\n\n```\n")
 	if err := r.writeTable(w); err != nil {
 		return err
 	}
-	_, err := fmt.Fprint(w, "```\n\n![ratios](bench-ratios.svg)\n![cost against live connections](bench-live.svg)\n![cost against links](bench-links.svg)\n")
+	_, err := fmt.Fprintln(w, "```")
 	return err
 }
 
-// aboutRun says how the figures come about.
-const aboutRun = `All implementations run side by side: in each round every one has its turn, in random order. The figure of a
-round is the median of its operations; a ratio is taken within a round, and the table shows the median of
-those with quartiles. A sink in another process is the other end, destinations rotate over 16,384 addresses,
-specific addresses are in a network namespace.`
+// aboutRun says how the figures come about, and why some goals are missed.
+//
+//go:embed about.md
+var aboutRun string

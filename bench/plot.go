@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
@@ -51,8 +52,13 @@ func (r Report) newPlot(title, y string) *plot.Plot {
 	p.Title.Text = title + "\n" + r.where()
 	p.Title.Padding = vg.Points(6)
 	p.Y.Label.Text = y
-	p.Legend.Top = true
 	p.Y.Min = 0
+	p.Legend.Top, p.Legend.Left = true, true
+	p.Legend.XOffs, p.Legend.Padding = vg.Points(8), vg.Points(2)
+	for _, f := range []*font.Font{&p.Title.TextStyle.Font, &p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font,
+		&p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Legend.TextStyle.Font} {
+		f.Variant, f.Size = "Sans", vg.Points(10)
+	}
 	return p
 }
 
@@ -67,7 +73,7 @@ func writeSVG(w io.Writer, p *plot.Plot, width, height vg.Length) error {
 // plotRatios draws the cost of a dial in multiples of net.Dialer's.
 func (r Report) plotRatios(w io.Writer) error {
 	p := r.newPlot("Cost of a dial with its reset, in multiples of net.Dialer (median of the rounds)", "x net.Dialer")
-	p.Y.Max = barTop + 0.3
+	p.Y.Max = barTop + 0.8 // room for the legend
 	var ticks []string
 	for _, sc := range barRows() {
 		ticks = append(ticks, sc[1])
@@ -108,7 +114,7 @@ func (r Report) addBars(p *plot.Plot, peer string, i int) (bool, error) {
 		}
 		heights[j] = min(v, barTop)
 		labels.XYs = append(labels.XYs, plotter.XY{X: float64(j), Y: heights[j]})
-		labels.Labels = append(labels.Labels, fmt.Sprintf("%.3g", v))
+		labels.Labels = append(labels.Labels, fmt.Sprintf("%.2f", v))
 	}
 	if len(labels.XYs) == 0 {
 		return false, nil
@@ -131,7 +137,7 @@ func addFigures(p *plot.Plot, at plotter.XYLabels, offset vg.Length) error {
 		return err
 	}
 	for i := range labels.TextStyle {
-		labels.TextStyle[i].Font.Size = vg.Points(6)
+		labels.TextStyle[i].Font.Variant, labels.TextStyle[i].Font.Size = "Sans", vg.Points(6)
 		labels.TextStyle[i].XAlign = draw.XCenter
 	}
 	labels.Offset = vg.Point{X: offset, Y: vg.Points(2)}
@@ -151,7 +157,8 @@ func (r Report) ratioOf(scenario, peer string) float64 {
 
 // plotLive draws the cost of a dial against the connections held.
 func (r Report) plotLive(w io.Writer) error {
-	p := r.newPlot("One dial with connections held from one port, sources alternating", "µs, median")
+	p := r.newPlot("One dial with connections held from one port, sources alternating", "µs, median (log scale)")
+	logScale(p)
 	p.X.Label.Text = "live connections"
 	return r.plotCurves(w, p, func(sc Scenario) int { return sc.Live })
 }
@@ -160,8 +167,7 @@ func (r Report) plotLive(w io.Writer) error {
 func (r Report) plotLinks(w io.Writer) error {
 	p := r.newPlot("Dial + reset with a specific listener", "µs, median (log scale)")
 	p.X.Label.Text = "links of the host"
-	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	p.Y.Min = 10
+	logScale(p)
 	return r.plotCurves(w, p, func(sc Scenario) int {
 		if sc.Name != fmt.Sprintf("dial/specific/links=%d", sc.Links) {
 			return 0
@@ -170,10 +176,28 @@ func (r Report) plotLinks(w io.Writer) error {
 	})
 }
 
-// plotCurves draws a curve for each peer over the scenarios for which x is not 0.
+// logScale makes the times' axis a logarithmic one.
+func logScale(p *plot.Plot) {
+	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	p.Y.Min = 10
+}
+
+// ticks are the places where x was measured.
+func (r Report) ticks(x func(Scenario) int) []plot.Tick {
+	var ticks []plot.Tick
+	for _, sc := range r.Scenarios {
+		if n := x(sc); n != 0 {
+			ticks = append(ticks, plot.Tick{Value: float64(n), Label: fmt.Sprint(n)})
+		}
+	}
+	return ticks
+}
+
+// plotCurves draws a curve for each peer over the scenarios for which x is not 0,
+// the first peer on top.
 func (r Report) plotCurves(w io.Writer, p *plot.Plot, x func(Scenario) int) error {
 	found := false
-	for _, peer := range allPeers() {
+	for _, peer := range slices.Backward(allPeers()) {
 		if peer.Name == floorNew {
 			continue // between floor and the ground
 		}
@@ -194,8 +218,8 @@ func (r Report) plotCurves(w io.Writer, p *plot.Plot, x func(Scenario) int) erro
 	if !found {
 		return errNoData
 	}
-	p.Legend.Left = true
-	p.Y.Max *= 1.4 // room for the legend
+	p.Y.Max *= 4 // room for the legend
+	p.X.Tick.Marker = plot.ConstantTicks(r.ticks(x))
 	return writeSVG(w, p, 8*vg.Inch, 4.5*vg.Inch)
 }
 

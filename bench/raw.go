@@ -15,27 +15,25 @@ import (
 // on blocking sockets, with no poller, no keep-alive and no addresses read back.
 // It dials from its first listener, or from an ephemeral port if it has none.
 type rawHost struct {
-	laddr unix.Sockaddr
+	laddr netip.AddrPort // not valid without a listener
 }
 
 func openRaw() Host { return new(rawHost) }
 
 // rawNewHost is rawHost without reuse: dials leave from ephemeral ports.
-type rawNewHost struct{ rawHost }
+type rawNewHost struct{}
 
-func openRawNew() Host { return new(rawNewHost) }
+func openRawNew() Host { return rawNewHost{} }
 
-func (h *rawNewHost) Listen(a *Addr) (Listener, error) {
-	l, err := h.rawHost.Listen(a)
-	h.laddr = nil
-	return l, err
-}
+func (rawNewHost) Listen(a *Addr) (Listener, error) { return new(rawHost).Listen(a) }
+
+func (rawNewHost) Dial(ctx context.Context, a *Addr) (Conn, error) { return new(rawHost).Dial(ctx, a) }
 
 // rawConn is a connected descriptor.
 type rawConn int
 
 func (h *rawHost) Listen(a *Addr) (Listener, error) {
-	fd, err := rawSocket(h.laddr == nil)
+	fd, err := rawSocket(!h.laddr.IsValid())
 	if err != nil {
 		return nil, err
 	}
@@ -46,20 +44,20 @@ func (h *rawHost) Listen(a *Addr) (Listener, error) {
 	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
 		return nil, closeAfter(l, "listen", err)
 	}
-	if h.laddr == nil {
-		h.laddr = sockaddr(localAddrPort(l))
+	if !h.laddr.IsValid() {
+		h.laddr = localAddrPort(l)
 	}
 	return l, nil
 }
 
 func (h *rawHost) Dial(_ context.Context, a *Addr) (Conn, error) {
-	fd, err := rawSocket(h.laddr != nil)
+	fd, err := rawSocket(h.laddr.IsValid())
 	if err != nil {
 		return nil, err
 	}
 	c := rawConn(fd)
-	if h.laddr != nil {
-		if err := unix.Bind(fd, h.laddr); err != nil {
+	if h.laddr.IsValid() {
+		if err := unix.Bind(fd, sockaddr(h.laddr)); err != nil {
 			return nil, closeAfter(c, "bind", err)
 		}
 	}
