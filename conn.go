@@ -72,7 +72,8 @@ func (d Direction) String() string {
 	return "dialed"
 }
 
-// LocalMultiaddr returns the local address as /ip4/…/tcp/… or /ip6/…/tcp/….
+// LocalMultiaddr returns the local address: /ip4/…/tcp/…, /ip6/…/tcp/…, or
+// /ip6zone/…/ip6/…/tcp/… for a link-local one.
 func (c *Conn) LocalMultiaddr() ma.Multiaddr { return multiaddr(&c.laddr, c.LocalAddr) }
 
 // RemoteMultiaddr returns the address of the peer; an IPv4 peer of a dual-stack

@@ -170,9 +170,19 @@ func (a *attempt) source(ctx context.Context, needed bool) (netip.Addr, error) {
 		return source, nil
 	}
 	if a.use == RequireReuse || ctx.Err() != nil {
-		return source, err
+		return source, a.opError(err)
 	}
 	return wildcard(a.raddr.Addr(), 0).Addr(), nil
+}
+
+// opError is a *net.OpError of this dial with the cause of err, which may be that
+// of the socket that asked for the source.
+func (a *attempt) opError(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return &net.OpError{Op: "dial", Net: network(a.raddr.Addr()), Addr: net.TCPAddrFromAddrPort(a.raddr), Err: err}
 }
 
 // tryEach dials from each local address in turn, as long as only the local
@@ -230,7 +240,7 @@ func requireError(cause Cause) error {
 // noReuse is the error of RequireReuse after all local addresses were tried.
 func (a *attempt) noReuse() error {
 	if len(a.faults) == 0 {
-		return &net.OpError{Op: "dial", Net: network(a.raddr.Addr()), Addr: net.TCPAddrFromAddrPort(a.raddr), Err: ErrNoReuse}
+		return a.opError(ErrNoReuse)
 	}
 	return errors.Join(a.faults...)
 }

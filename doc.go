@@ -21,7 +21,8 @@
 //
 // Where a Transport listens on a specific address and on the wildcard of one
 // port, the second socket has to bind with SO_REUSEPORT itself, and does not
-// notice a stranger of the same user who listens there in that way already.
+// notice a stranger of the same user who listens there in that way already and
+// then keeps that address's connections.
 //
 // # Closing
 //

@@ -89,15 +89,16 @@ func (t *Transport) open(laddr listenAddr) (manet.Listener, error) {
 	}
 	if sock := now.find(laddr); sock != nil {
 		l, err := t.duplicate(sock)
-		if !errors.Is(err, errors.ErrUnsupported) {
+		if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, net.ErrClosed) {
 			return l, err
 		}
+		// A closed one was wrapped and then closed behind our back.
 	}
 	tcp, err := t.bind(laddr, now)
 	if err != nil {
 		return nil, err
 	}
-	return t.register(tcp)
+	return t.register(tcp, laddr)
 }
 
 // bind makes a listening socket: exclusively, or shared where the user or our own
@@ -162,12 +163,13 @@ func lingerEarly(_, _ string, c syscall.RawConn) error {
 }
 
 // register prepares a new socket for reuse and enters it. The caller holds mu.
-func (t *Transport) register(tcp *net.TCPListener) (manet.Listener, error) {
+func (t *Transport) register(tcp *net.TCPListener, asked listenAddr) (manet.Listener, error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return nil, errors.Join(err, tcp.Close())
 	}
 	sock := newSocket(tcp, raw)
+	sock.asked = asked
 	sock.reusable = t.Shared || t.makeReusable(sock.laddr, raw)
 	if sock.reusable && t.registry.load().mixes(sock.laddr) {
 		t.flatten(sock.laddr)
@@ -220,6 +222,7 @@ func (t *Transport) duplicate(sock *socket) (manet.Listener, error) {
 	}
 	l := t.newListener(nl.(*net.TCPListener), sock)
 	sock.handles = append(sock.handles, l)
+	t.registry.open.Add(1)
 	return l, nil
 }
 
@@ -266,8 +269,8 @@ func exclusive(network, address string, c syscall.RawConn) error { return setExc
 //
 // tcp belongs to t from now on: closing what is returned closes tcp, and other
 // descriptors of the same socket, in this process or another, stay open. On error
-// tcp is untouched and stays the caller's: it is nil or closed (net.ErrClosed), or t
-// is shut down (net.ErrClosed).
+// tcp is untouched and stays the caller's: it is nil (EINVAL) or closed
+// (net.ErrClosed), or t is shut down (net.ErrClosed).
 func (t *Transport) WrapListener(tcp *net.TCPListener) (manet.Listener, error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
@@ -343,23 +346,28 @@ func (l *listener) next() (*Conn, error) {
 		return c, nil
 	}
 	defer l.socket.queue.leave()
-	tcp, err := accept.Next(&l.backoff, l.closed, l.tcp.AcceptTCP)
-	if err != nil {
-		return nil, l.ended(err)
-	}
-	return l.wrap(tcp)
-}
-
-// wrap makes a Conn of an accepted connection.
-func (l *listener) wrap(tcp *net.TCPConn) (*Conn, error) {
-	c := &Conn{TCPConn: tcp, t: l.t, direction: Accepted}
-	c.frees.Store(true)
-	if !l.socket.lingers {
-		if err := c.SetLinger(0); err != nil {
-			return nil, errors.Join(err, tcp.Close())
+	for {
+		tcp, err := accept.Next(&l.backoff, l.closed, l.tcp.AcceptTCP)
+		if err != nil {
+			return nil, l.ended(err)
+		}
+		if c := l.wrap(tcp); c != nil {
+			return c, nil
 		}
 	}
-	return c, nil
+}
+
+// wrap makes a Conn of an accepted connection. It returns nil if the connection
+// has died meanwhile: macOS then refuses socket options.
+func (l *listener) wrap(tcp *net.TCPConn) *Conn {
+	c := &Conn{TCPConn: tcp, t: l.t, direction: Accepted}
+	c.frees.Store(true)
+	if l.socket.lingers || c.SetLinger(0) == nil {
+		return c
+	}
+	_ = tcp.Close() // the peer's reset came first; there is nothing to tell anybody
+	l.t.counters.acceptSkipped.Add(1)
+	return nil
 }
 
 // isClosed says whether Close was called on this handle.

@@ -78,8 +78,8 @@ func parseNetAddress(ctx context.Context, network, address string) (target, erro
 	if err != nil {
 		return target{}, err
 	}
-	if host == "" {
-		host = "localhost" // as net.Dial: the local system
+	if host == "" { // as net.Dial: the local system
+		return target{addr: netip.AddrPortFrom(localSystem(ip), uint16(port))}, nil
 	}
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
@@ -90,6 +90,14 @@ func parseNetAddress(ctx context.Context, network, address string) (target, erro
 		return target{}, &net.AddrError{Err: "no address of network " + network, Addr: host}
 	}
 	return target{addr: netip.AddrPortFrom(addr, uint16(port))}, nil
+}
+
+// localSystem is loopback, IPv6 only where that is asked for.
+func localSystem(ip string) netip.Addr {
+	if ip == "ip6" {
+		return netip.IPv6Loopback()
+	}
+	return loopbackOf(netip.IPv4Unspecified())
 }
 
 // resolve returns the addresses that g stands for, in the resolver's order.

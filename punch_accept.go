@@ -75,23 +75,26 @@ func (l *listener) drain() {
 		if err != nil {
 			return // nothing waits; other errors are for Accept to meet
 		}
-		if !l.t.punches.take(c) {
+		if c != nil && !l.t.punches.take(c) {
 			q.waiting = append(q.waiting, c)
 		}
 	}
 }
 
-// acceptNow accepts what is there already. Nobody else is in Accept on this
+// acceptNow accepts what is there already; nil if that has died meanwhile. Nobody else is in Accept on this
 // handle: the caller holds the lock that lets them in.
 func (l *listener) acceptNow() (*Conn, error) {
 	if err := l.tcp.SetDeadline(time.Now().Add(drainTime)); err != nil {
 		return nil, err
 	}
 	tcp, err := l.tcp.AcceptTCP()
-	if err := errors.Join(err, l.tcp.SetDeadline(time.Time{})); err != nil {
+	if reset := l.tcp.SetDeadline(time.Time{}); reset != nil && err == nil {
+		return nil, errors.Join(reset, tcp.Close()) // the handle was closed meanwhile
+	}
+	if err != nil {
 		return nil, err
 	}
-	return l.wrap(tcp)
+	return l.wrap(tcp), nil
 }
 
 // holds says whether a handle of sock is open.

@@ -70,7 +70,7 @@ func (t *Transport) Stats() Stats {
 		PunchesFailed: t.counters.punchesFailed.Load(),
 		PunchSYNs:     t.counters.punchSYNs.Load(),
 
-		Listeners:     t.registry.count(),
+		Listeners:     int(t.registry.open.Load()),
 		Accepted:      t.counters.accepted.Load(),
 		AcceptSkipped: t.counters.acceptSkipped.Load(),
 		AcceptDelayed: t.counters.acceptDelayed.Load(),
@@ -83,17 +83,6 @@ func (t *Transport) Stats() Stats {
 		}
 	}
 	return s
-}
-
-// count returns how many handles are open.
-func (r *registry) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := 0
-	for _, sock := range r.load().sockets {
-		n += len(sock.handles)
-	}
-	return n
 }
 
 // stats fills in what it knows.

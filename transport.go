@@ -38,7 +38,8 @@ type Transport struct {
 	// binding and the like. It is also called on a socket that asks the kernel
 	// for a source address and sends nothing (network "tcp4" or "tcp6" on Linux,
 	// "udp4" or "udp6" elsewhere). Its error is the answer of the dial or the
-	// listen. It may be called from several goroutines at once.
+	// listen. It may be called from several goroutines at once, and must not call
+	// Listen or Shutdown of the same Transport.
 	Control func(network, address string, c syscall.RawConn) error
 
 	// Logger receives what operators want to know: dials that fell back (debug),
@@ -128,8 +129,9 @@ func (t *Transport) log() *slog.Logger {
 // are duplicates of one another, so that closing one loses no connection.
 type socket struct {
 	laddr    listenAddr
-	reusable bool // dials may bind its port
-	lingers  bool // what it accepts has SO_LINGER 0 already
+	asked    listenAddr // what Listen was asked for, where that is not laddr (ListenPort without IPv6)
+	reusable bool       // dials may bind its port
+	lingers  bool       // what it accepts has SO_LINGER 0 already
 	handles  []*listener
 	queue    acceptQueue
 }
@@ -147,6 +149,7 @@ type snapshot struct {
 type registry struct {
 	mu      sync.Mutex
 	current atomic.Pointer[snapshot]
+	open    atomic.Int64 // handles
 }
 
 func (r *registry) load() *snapshot {
@@ -167,9 +170,11 @@ func (r *registry) publish(sockets []*socket, shut bool) {
 	r.current.Store(s)
 }
 
-// find returns our socket on exactly laddr, or nil.
+// find returns our socket on exactly laddr, or nil. Port 0 is nobody's.
 func (s *snapshot) find(laddr listenAddr) *socket {
-	i := slices.IndexFunc(s.sockets, func(sock *socket) bool { return sock.laddr == laddr })
+	i := slices.IndexFunc(s.sockets, func(sock *socket) bool {
+		return sock.laddr == laddr || sock.asked == laddr && laddr.Port() != 0
+	})
 	if i < 0 {
 		return nil
 	}
@@ -191,6 +196,7 @@ func (s *snapshot) mixes(laddr listenAddr) bool {
 // add enters a socket with its first handle. The caller holds mu.
 func (r *registry) add(sock *socket, l *listener) {
 	sock.handles = []*listener{l}
+	r.open.Add(1)
 	r.publish(append(slices.Clone(r.load().sockets), sock), false)
 }
 
@@ -219,6 +225,7 @@ func (r *registry) drop(l *listener) bool {
 		return false
 	}
 	l.socket.handles = slices.Delete(l.socket.handles, i, i+1)
+	r.open.Add(-1)
 	if len(l.socket.handles) > 0 {
 		return true
 	}
@@ -237,6 +244,7 @@ func (r *registry) shut() []*listener {
 		all = append(all, sock.handles...)
 		sock.handles = nil
 	}
+	r.open.Store(0)
 	r.publish(nil, true)
 	return all
 }
