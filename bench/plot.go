@@ -198,29 +198,35 @@ func (r Report) ticks(x func(Scenario) int) []plot.Tick {
 func (r Report) plotCurves(w io.Writer, p *plot.Plot, x func(Scenario) int) error {
 	found := false
 	for _, peer := range slices.Backward(allPeers()) {
-		if peer.Name == floorNew {
-			continue // between floor and the ground
-		}
 		curve := r.curve(peer.Name, x)
-		if len(curve) == 0 {
+		if len(curve) == 0 || peer.Name == floorNew { // which is between floor and the ground
 			continue
 		}
 		found = true
-		line, points, err := plotter.NewLinePoints(curve)
-		if err != nil {
+		if err := addCurve(p, peer.Name, curve); err != nil {
 			return err
 		}
-		line.Color, points.Color = palette(peer.Name), palette(peer.Name)
-		line.Width, points.Shape = vg.Points(1.5), draw.CircleGlyph{}
-		p.Add(line, points)
-		p.Legend.Add(peer.Name, line, points)
 	}
 	if !found {
 		return errNoData
 	}
-	p.Y.Max *= 4 // room for the legend
+	p.X.Max *= 1.03 // room for the last label
+	p.Y.Max *= 4    // room for the legend
 	p.X.Tick.Marker = plot.ConstantTicks(r.ticks(x))
 	return writeSVG(w, p, 8*vg.Inch, 4.5*vg.Inch)
+}
+
+// addCurve draws one implementation's curve.
+func addCurve(p *plot.Plot, peer string, curve plotter.XYs) error {
+	line, points, err := plotter.NewLinePoints(curve)
+	if err != nil {
+		return err
+	}
+	line.Color, points.Color = palette(peer), palette(peer)
+	line.Width, points.Shape = vg.Points(1.5), draw.CircleGlyph{}
+	p.Add(line, points)
+	p.Legend.Add(peer, line, points)
+	return nil
 }
 
 // curve are a peer's times in µs over x.
