@@ -135,8 +135,13 @@ func (c *Conn) isQuiet(fd uintptr) bool {
 
 // endLocally sends the FIN if the reset of SO_LINGER 0 may follow on its heels, and
 // says so. The peer then reads EOF, not ECONNRESET, and the 4-tuple is free at once.
-// This is for loopback alone, where no FIN is lost or overtaken.
+// This is for loopback alone, where no FIN is lost or overtaken, and for peers that
+// know of the connection: one that is still in connect would see it fail, with EPIPE
+// (TestPeerInConnect).
 func (c *Conn) endLocally(fd uintptr) bool {
+	if c.direction == Accepted && !hasReceived(fd) {
+		return false
+	}
 	// Asked before the FIN too: a Write that waits would fail with EPIPE instead of
 	// net.ErrClosed (TestCloseIsTCPConns).
 	if !c.isLocal() || !c.isQuiet(fd) || shutdownWrite(fd) != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -534,4 +535,38 @@ func childClose(args []string) error {
 		return err
 	}
 	return c.Close()
+}
+
+// TestPeerInConnect: a server that speaks first and closes at once. No dial fails,
+// and every byte arrives.
+func TestPeerInConnect(t *testing.T) {
+	var tr reuseport.Transport
+	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Write([]byte("x"))
+			c.Close()
+		}
+	}()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 250 {
+				c, err := net.Dial("tcp", l.Addr().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if b, err := io.ReadAll(c); string(b) != "x" || err != nil {
+					t.Errorf("read %q, %v", b, err)
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
 }

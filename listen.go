@@ -358,11 +358,12 @@ func (l *listener) next() (*Conn, error) {
 }
 
 // wrap makes a Conn of an accepted connection. It returns nil if the connection
-// has died meanwhile: macOS then refuses socket options.
+// has died meanwhile: macOS then refuses socket options. Where package net gives no
+// access to the socket (Plan 9, js, WASI), SO_LINGER stays as it is.
 func (l *listener) wrap(tcp *net.TCPConn) *Conn {
 	c := &Conn{TCPConn: tcp, t: l.t, direction: Accepted}
 	c.frees.Store(true)
-	if l.socket.lingers || c.SetLinger(0) == nil {
+	if l.socket.lingers || !canFlush || c.SetLinger(0) == nil {
 		return c
 	}
 	_ = tcp.Close() // the peer's reset came first; there is nothing to tell anybody

@@ -10,6 +10,8 @@ const canFlush = false
 
 func hasUnread(fd uintptr) bool { return true }
 
+func hasReceived(fd uintptr) bool { return false }
+
 func discard(fd uintptr, buf []byte) (int, error) { return 0, errors.ErrUnsupported }
 
 func shutdownWrite(fd uintptr) error { return errors.ErrUnsupported }

@@ -18,6 +18,8 @@ const canFlush = true
 // every close goes the long way.
 func hasUnread(fd uintptr) bool { return true }
 
+func hasReceived(fd uintptr) bool { return false }
+
 // fionbio is FIONBIO of <winsock2.h>.
 const fionbio = 0x8004667e
 

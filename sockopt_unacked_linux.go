@@ -25,3 +25,10 @@ func hasUnread(fd uintptr) bool {
 	n, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
 	return err != nil || n > 0
 }
+
+// hasReceived says whether the peer has sent data, read or not (tcpi_bytes_received,
+// Linux 4.1): it is through with connect.
+func hasReceived(fd uintptr) bool {
+	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.Bytes_received > 0
+}
