@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/transport"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcpreuse"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,24 +23,25 @@ import (
 	"github.com/reusetransport/reuseport/libp2ptcp"
 )
 
-// TestOptions wants nonsense refused when the host is made.
+// TestOptions wants nonsense refused when the transport is made.
 func TestOptions(t *testing.T) {
 	taken := prometheus.NewRegistry()
 	check(t, taken.Register(prometheus.NewGauge(prometheus.GaugeOpts{Name: "reuseport_listeners", Help: "Mine."})))
+	_, u := peerSetup{}.upgrader(t)
 	for name, tt := range map[string]struct {
-		opts []libp2p.Option
-		want error // nil = any
+		shared *tcpreuse.ConnMgr
+		opt    libp2ptcp.Option
+		want   error // nil = any
 	}{
-		"no transport":    {[]libp2p.Option{ours(libp2ptcp.WithTransport(nil))}, libp2ptcp.ErrBadOption},
-		"no registerer":   {[]libp2p.Option{ours(libp2ptcp.WithMetrics(nil))}, libp2ptcp.ErrBadOption},
-		"no function":     {[]libp2p.Option{ours(libp2ptcp.WithPortUse(nil))}, libp2ptcp.ErrBadOption},
-		"metric taken":    {[]libp2p.Option{ours(libp2ptcp.WithMetrics(taken))}, nil},
-		"shared listener": {[]libp2p.Option{ours(), libp2p.ShareTCPListener()}, libp2ptcp.ErrSharedListener},
+		"no transport":    {nil, libp2ptcp.WithTransport(nil), libp2ptcp.ErrBadOption},
+		"no registerer":   {nil, libp2ptcp.WithMetrics(nil), libp2ptcp.ErrBadOption},
+		"no function":     {nil, libp2ptcp.WithPortUse(nil), libp2ptcp.ErrBadOption},
+		"metric taken":    {nil, libp2ptcp.WithMetrics(taken), nil},
+		"shared listener": {tcpreuse.NewConnMgr(true, u), libp2ptcp.WithConnectionTimeout(0), libp2ptcp.ErrSharedListener},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h, err := libp2p.New(append(tt.opts, libp2p.DisableMetrics())...)
+			_, err := libp2ptcp.New(u, nil, tt.shared, tt.opt)
 			if err == nil {
-				check(t, h.Close())
 				t.Fatal("no error")
 			}
 			if tt.want != nil {

@@ -133,6 +133,19 @@ func TestCausesComplete(t *testing.T) {
 	}
 }
 
+// metricNames are the names of all metrics.
+func metricNames(t testing.TB) (names []string) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	peerSetup{}.transport(t, libp2ptcp.WithMetrics(reg))
+	families, err := reg.Gather()
+	check(t, err)
+	for _, f := range families {
+		names = append(names, f.GetName())
+	}
+	return names
+}
+
 // dashboard is what a test needs to know of a Grafana dashboard.
 type dashboard struct {
 	Inputs []struct{ Name, Type, PluginID string } `json:"__inputs"`
@@ -154,13 +167,9 @@ func TestDashboardNamesMetrics(t *testing.T) {
 	check(t, err)
 	var d dashboard
 	check(t, json.Unmarshal(raw, &d))
-	reg := prometheus.NewRegistry()
-	peerSetup{}.transport(t, libp2ptcp.WithMetrics(reg))
-	families, err := reg.Gather()
-	check(t, err)
 	unused := map[string]bool{}
-	for _, f := range families {
-		unused[f.GetName()] = true
+	for _, name := range metricNames(t) {
+		unused[name] = true
 	}
 	known := len(unused)
 	for _, p := range d.Panels {

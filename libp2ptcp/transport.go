@@ -82,7 +82,10 @@ func New(upgrader transport.Upgrader, rcmgr network.ResourceManager, shared *tcp
 	if t.reuse == nil {
 		t.reuse = &reuseport.Transport{Logger: logging.Logger("reuseport")}
 	}
-	return t, t.register()
+	if err := t.register(); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 // register enters t with the registerer, if there is one.
