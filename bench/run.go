@@ -51,7 +51,7 @@ func (sc Scenario) roundsAt(sz scale) int {
 	if sc.rounds == 0 {
 		return sz.rounds
 	}
-	return min(sc.rounds, sz.rounds)
+	return max(1, sc.rounds*sz.rounds/fullRounds)
 }
 
 // open prepares the peer.

@@ -19,7 +19,7 @@ type Scenario struct {
 	Goals []Goal `json:"goals,omitempty"` // for the peer that is ours
 
 	lim    Limit
-	rounds int  // at most, 0 for as many as the scale has
+	rounds int  // at full scale, 0 for as many as the scale has
 	once   bool // one round, all peers at the same time: it is a wait
 	open   func(*arena, Peer) (probe, error)
 }
@@ -97,9 +97,12 @@ type scale struct {
 	live   []int
 }
 
+// fullRounds is how many rounds a scenario has at full scale.
+const fullRounds = 120
+
 // fullScale is what the published figures come from.
 func fullScale() scale {
-	return scale{rounds: 120, lim: func(l Limit) Limit { return l }, links: []int{2, 22, 52, 102, 202}, live: liveCounts()}
+	return scale{rounds: fullRounds, lim: func(l Limit) Limit { return l }, links: []int{2, 22, 52, 102, 202}, live: liveCounts()}
 }
 
 // quickScale takes less than two minutes.
