@@ -99,4 +99,15 @@ func (a *arrival) isFrom(ctx context.Context, p peer.ID) bool {
 	}
 }
 
+// drop closes a connection whose handshake is not done, and says whether it did.
+func (a *arrival) drop() bool {
+	select {
+	case <-a.settled:
+		return false
+	default:
+		_ = a.tcp.Close() // its owner, the upgrader, learns of it by its next read
+		return true
+	}
+}
+
 func key(a ma.Multiaddr) string { return string(a.Bytes()) }

@@ -130,7 +130,8 @@ const yieldTime = time.Second
 // listener therefore has accepted, as the server of the handshake. If we were to be
 // the server, or p is not punching but dialing, that is right, and ErrPeerFirst the
 // answer. Otherwise both sides wait for the other's first byte: it is
-// closed, and that is cleared.
+// closed, and that is cleared. A connection that the host has is left alone, whoever
+// it belongs to: the address to punch is the peer's word.
 func (t *Transport) yield(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (cleared bool, err error) {
 	a := t.arrivals.from(raddr)
 	if a == nil {
@@ -144,8 +145,7 @@ func (t *Transport) yield(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (c
 	if a.isFrom(ctx, p) {
 		return false, fmt.Errorf("punch %s at %s: %w", p, raddr, ErrPeerFirst)
 	}
-	_ = a.tcp.Close() // its owner, the upgrader, learns of it by its next read
-	return true, nil
+	return a.drop(), nil
 }
 
 // portUse says from which port a dial is to leave.

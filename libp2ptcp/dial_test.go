@@ -3,6 +3,7 @@ package libp2ptcp_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -267,6 +268,29 @@ func wantPunched(t testing.TB, ab, ba transport.CapableConn, addrA, addrB ma.Mul
 		t.Errorf("%v and %v are not one connection between the listening ports", ab, ba)
 	}
 	talk(t, ab, ba)
+}
+
+// TestPunchSparesOthers asks a host to punch where another peer is connected: that
+// peer's connection stays.
+func TestPunchSparesOthers(t *testing.T) {
+	peerA, a := peerSetup{}.transport(t)
+	addrA := listen(t, a, "/ip4/127.0.0.1/tcp/0")
+	_, b := peerSetup{}.transport(t)
+	addrB := listen(t, b, "/ip4/127.0.0.1/tcp/0")
+	c, err := b.Dial(t.Context(), addrA, peerA)
+	check(t, err)
+	defer c.Close()
+	other, _ := peerSetup{}.upgrader(t)
+	_, err = a.Dial(punching(t.Context()), addrB, other)
+	wantErr(t, err, reuseport.ErrTupleInUse)
+	s, err := c.OpenStream(t.Context())
+	check(t, err)
+	_, err = s.Write([]byte("still there"))
+	check(t, errors.Join(err, s.CloseWrite()))
+	got, err := io.ReadAll(s)
+	if err != nil || string(got) != "still there" {
+		t.Errorf("%q came back, %v", got, err)
+	}
 }
 
 // talk opens a stream from a to b and waits until it is there.
