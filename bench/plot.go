@@ -210,7 +210,7 @@ func (r Report) plotCurves(w io.Writer, p *plot.Plot, x func(Scenario) int) erro
 	if !found {
 		return errNoData
 	}
-	p.X.Max *= 1.03 // room for the last label
+	p.X.Max *= 1.06 // room for the last label
 	p.Y.Max *= 4    // room for the legend
 	p.X.Tick.Marker = plot.ConstantTicks(r.ticks(x))
 	return writeSVG(w, p, 8*vg.Inch, 4.5*vg.Inch)
