@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -108,7 +109,7 @@ func (r *reader) body(req *http.Request) int {
 	if req.Body == http.NoBody {
 		return http.StatusOK
 	}
-	if req.Header.Get("Expect") == "100-continue" {
+	if expectsContinue(req) {
 		if _, err := io.WriteString(r.conn, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
 			return 0
 		}
@@ -122,6 +123,12 @@ func (r *reader) body(req *http.Request) int {
 		return r.fault(http.StatusRequestEntityTooLarge)
 	}
 	return http.StatusOK
+}
+
+// expectsContinue: a client that waits before it sends the body. A server must not
+// send a 100 to one that speaks HTTP/1.0 (RFC 9110, section 10.1.1).
+func expectsContinue(req *http.Request) bool {
+	return req.ProtoAtLeast(1, 1) && strings.EqualFold(req.Header.Get("Expect"), "100-continue")
 }
 
 // fault is the status for a request that could not be read to its end.

@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"syscall"
@@ -29,6 +30,10 @@ func main() {
 	limit := flag.Int("max", 10000, "most connections at once; 0: no bound")
 	timeout := flag.Duration("timeout", 10*time.Second, "for the first byte of a request, and again for the rest and the answer")
 	flag.Parse()
+	if *port > math.MaxUint16 || *timeout <= 0 || flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "hello: -port must be 0 to 65535, -timeout positive, and nothing may follow the flags")
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	if err := run(ctx, uint16(*port), *limit, *timeout); err != nil {

@@ -103,6 +103,7 @@ func TestAnswers(t *testing.T) {
 		"get":              {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "200 OK"},
 		"any method":       {"BREW /pot HTTP/1.1\r\nHost: h\r\n\r\n", "200 OK"},
 		"HTTP/1.0":         {"GET / HTTP/1.0\r\n\r\n", "200 OK"},
+		"1.0 continue":     {"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc", "200 OK"},
 		"body":             {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", "200 OK"},
 		"chunked":          {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "200 OK"},
 		"body too long":    {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n" + long[:1<<17], "200 OK"},
@@ -150,7 +151,7 @@ func TestShortBody(t *testing.T) {
 
 func TestExpectContinue(t *testing.T) {
 	c := start(t).dial(t)
-	if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	in := bufio.NewReader(c)
@@ -163,6 +164,19 @@ func TestExpectContinue(t *testing.T) {
 	got, err := io.ReadAll(in)
 	if err != nil || !bytes.HasSuffix(got, []byte("Hello")) {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// Bad flags are an error, not another port or an answer of 408 to everything.
+func TestBadFlags(t *testing.T) {
+	for _, args := range [][]string{{"-port", "70000"}, {"-timeout", "0"}, {"-timeout", "-1s"}, {"8080"}} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0], args...)
+		cmd.Env = append(os.Environ(), asHello+"=1")
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "-port must be") {
+			t.Errorf("%v: %v, %s", args, err, out)
+		}
 	}
 }
 
