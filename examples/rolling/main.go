@@ -11,7 +11,7 @@
 // never accepts; the kernel spreads connections over the sockets (Linux; the BSDs
 // and macOS give all to one). Each worker inherits its socket. It is replaced by
 // starting the next worker with the same socket, and stopping the old one only when
-// the new one accepts. Since the supervisor keeps the socket open in any case, no
+// the new one accepts; if that fails, the old one stays. Since the supervisor keeps the socket open in any case, no
 // connection in its queue is reset, even if a worker crashes. A socket that each
 // worker had opened for itself would lose its queue on Close, unless
 // net.ipv4.tcp_migrate_req=1 (Linux 5.14; see package serve).
@@ -20,6 +20,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"time"
 )
@@ -32,6 +33,10 @@ func main() {
 	workers := flag.Int("workers", 2, "processes")
 	number := flag.Int("worker", -1, "be this worker, on the socket that is descriptor 3")
 	flag.Parse()
+	if *port > math.MaxUint16 || *workers < 1 || flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "rolling: -port must be 0 to 65535, -workers at least 1, and nothing may follow the flags")
+		os.Exit(2)
+	}
 	var err error
 	if *number >= 0 {
 		err = work(*number)

@@ -4,11 +4,14 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -172,5 +175,70 @@ func TestStop(t *testing.T) {
 	}
 	if answer, err := ask(s.addr); err == nil {
 		t.Errorf("still served: %q", answer)
+	}
+}
+
+// A worker that dies before it accepts is not taken for one that is ready: there the
+// old one stays.
+func TestDeadWorkerIsNotReady(t *testing.T) {
+	t.Setenv(asRolling, "1")
+	noSocket, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = noSocket.Close() }() // nothing is in it
+	old := new(exec.Cmd)
+	workers := []*exec.Cmd{old}
+	if err := replaceAll(workers, []*os.File{noSocket}); !errors.Is(err, io.EOF) {
+		t.Errorf("%v, want io.EOF", err)
+	}
+	if workers[0] != old {
+		t.Error("the old worker was given up")
+	}
+}
+
+// Ctrl-C goes to the workers too, and they leave it to the supervisor; one that
+// crashed is replaced on SIGHUP, and the others live on.
+func TestSignalsToWorkers(t *testing.T) {
+	s := startSupervisor(t, 1)
+	first := s.worker(t)
+	if err := errors.Join(syscall.Kill(first, syscall.SIGINT), syscall.Kill(first, syscall.SIGHUP)); err != nil {
+		t.Fatal(err)
+	}
+	if again := s.worker(t); again != first {
+		t.Errorf("worker %d answers, want %d", again, first)
+	}
+	if err := errors.Join(syscall.Kill(first, syscall.SIGKILL), s.cmd.Process.Signal(syscall.SIGHUP)); err != nil {
+		t.Fatal(err)
+	}
+	if next := s.worker(t); next == first {
+		t.Errorf("the dead worker %d answers", first)
+	}
+}
+
+// worker is the pid of the worker that answers.
+func (s *supervisor) worker(t *testing.T) (pid int) {
+	t.Helper()
+	var number int
+	answer, err := ask(s.addr)
+	if err == nil {
+		_, err = fmt.Sscanf(answer, "worker %d pid %d", &number, &pid)
+	}
+	if err != nil {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	return pid
+}
+
+// Bad flags are an error, not another port or no worker.
+func TestBadFlags(t *testing.T) {
+	for _, args := range [][]string{{"-port", "70000"}, {"-workers", "0"}, {"-workers", "-1"}, {"8080"}} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0], args...)
+		cmd.Env = append(os.Environ(), asRolling+"=1")
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "-port must be") {
+			t.Errorf("%v: %v, %s", args, err, out)
+		}
 	}
 }

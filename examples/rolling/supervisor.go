@@ -5,7 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -19,8 +18,10 @@ import (
 
 // supervise runs n workers until SIGTERM, and replaces them on SIGHUP.
 func supervise(port uint16, n int) error {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, os.Interrupt)
+	// One channel each, so that a SIGHUP that waits displaces no SIGTERM.
+	end, replace := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM, os.Interrupt)
+	signal.Notify(replace, syscall.SIGHUP)
 	sockets, err := listen(port, n)
 	if err != nil {
 		return err
@@ -29,16 +30,18 @@ func supervise(port uint16, n int) error {
 	if err := replaceAll(workers, sockets); err != nil {
 		return errors.Join(err, stopAll(workers))
 	}
-	for sig := range signals {
-		if sig != syscall.SIGHUP {
-			break
+	for {
+		select {
+		case <-end:
+			return stopAll(workers)
+		case <-replace:
 		}
 		if err := replaceAll(workers, sockets); err != nil {
-			return errors.Join(err, stopAll(workers))
+			fmt.Fprintln(os.Stderr, "rolling:", err) // those that are left go on
+			continue
 		}
 		fmt.Println("replaced")
 	}
-	return stopAll(workers)
 }
 
 // listen makes n sockets on one port, which it prints. The descriptors stay open,
@@ -65,21 +68,22 @@ func listen(port uint16, n int) ([]*os.File, error) {
 }
 
 // replaceAll replaces the workers one after the other; a nil one is just started.
+// Where the next one does not start the old one stays. An old one that had died, or
+// has to be killed, is in the error, and replaced all the same.
 func replaceAll(workers []*exec.Cmd, sockets []*os.File) error {
+	var errs error
 	for i, old := range workers {
 		next, err := start(i, sockets[i])
 		if err != nil {
-			return err
-		}
-		workers[i] = next
-		if old == nil {
+			errs = errors.Join(errs, err)
 			continue
 		}
-		if err := stop(old); err != nil {
-			return err
+		workers[i] = next
+		if old != nil {
+			errs = errors.Join(errs, stop(old))
 		}
 	}
-	return nil
+	return errs
 }
 
 // start starts worker i on a socket and waits until it accepts.
@@ -100,17 +104,18 @@ func start(i int, socket *os.File) (*exec.Cmd, error) {
 		return nil, errors.Join(err, ready.Close())
 	}
 	if err := await(ready); err != nil {
-		return nil, errors.Join(fmt.Errorf("worker %d: %w", i, err), cmd.Process.Kill(), cmd.Wait())
+		_ = cmd.Process.Kill() // it may have ended, which Wait tells
+		return nil, fmt.Errorf("worker %d is not ready: %w", i, errors.Join(err, cmd.Wait()))
 	}
 	return cmd, nil
 }
 
-// await waits until the other end of the pipe is closed: by a worker that is
-// ready, or by one that died, which its later end will tell.
+// await waits for the byte that says that the worker accepts. One that died closes
+// its end of the pipe without it: io.EOF.
 func await(ready *os.File) error {
 	err := ready.SetReadDeadline(time.Now().Add(patience))
 	if err == nil {
-		_, err = io.ReadAll(ready)
+		_, err = ready.Read(make([]byte, 1))
 	}
 	return errors.Join(err, ready.Close())
 }

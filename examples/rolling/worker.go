@@ -23,11 +23,13 @@ import (
 // The descriptors that a worker inherits.
 const (
 	socketFD = 3 // the listening socket
-	readyFD  = 4 // closed by the worker when it accepts
+	readyFD  = 4 // gets a byte when the worker accepts
 )
 
-// work serves the inherited socket until SIGTERM.
+// work serves the inherited socket until SIGTERM. The other signals of a terminal go
+// to all its processes at once; the supervisor answers them.
 func work(number int) error {
+	signal.Ignore(os.Interrupt, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	var t reuseport.Transport
@@ -38,7 +40,7 @@ func work(number int) error {
 	s := &serve.Server{Handler: worker(number).answer, ParkNew: true, IdleTimeout: patience}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
-	if err := os.NewFile(readyFD, "ready").Close(); err != nil {
+	if err := sayReady(); err != nil {
 		return err
 	}
 	select {
@@ -47,6 +49,13 @@ func work(number int) error {
 	case <-ctx.Done():
 	}
 	return finish(s, &t)
+}
+
+// sayReady tells the supervisor that connections are accepted.
+func sayReady() error {
+	f := os.NewFile(readyFD, "ready")
+	_, err := f.Write([]byte{1})
+	return errors.Join(err, f.Close())
 }
 
 // worker is a worker's number.
