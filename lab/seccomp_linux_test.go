@@ -14,7 +14,7 @@ import (
 
 // deniedPeer is ourPeer on a system that denies netlink, as Android does.
 func deniedPeer(p *lab.Process) error {
-	if err := denyNetlink(); err != nil {
+	if err := deny(unix.AF_NETLINK, unix.EACCES); err != nil {
 		return err
 	}
 	return newOurs().serve(p)
@@ -27,14 +27,14 @@ const (
 	seccompArg0 = 16
 )
 
-// denyNetlink makes socket(AF_NETLINK, ...) fail with EACCES in all threads.
-func denyNetlink() error {
+// deny makes socket fail for a family, in all threads.
+func deny(family uint32, with unix.Errno) error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: seccompNr},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_SOCKET, Jf: 3},
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: seccompArg0},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.AF_NETLINK, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EACCES)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: family, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(with)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
