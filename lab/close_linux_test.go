@@ -47,7 +47,6 @@ type closeServed struct {
 
 // closeServer is the server.
 type closeServer struct {
-	mu    sync.Mutex
 	tr    *reuseport.Transport
 	order closeServe
 	ends  chan closeServed
