@@ -70,7 +70,9 @@ type Server struct {
 	IdleTimeout time.Duration
 
 	// ErrorDelay is the time to the next accept after one that failed for want
-	// of descriptors or memory. Zero or negative: DefaultErrorDelay.
+	// of descriptors or memory. Zero or negative: DefaultErrorDelay. A listener
+	// that waits by itself, as RetryAccept's and a reuseport.Transport's do, does
+	// not show such errors to the server, which then counts none.
 	ErrorDelay time.Duration
 
 	// Logger gets handler errors and panics, and the first accept error of a
