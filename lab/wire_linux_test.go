@@ -91,13 +91,15 @@ func TestWireDelay(t *testing.T) {
 	}
 }
 
+// The median says it: one frame that is late proves no jitter on a busy machine. Of
+// 40 even draws it lies below a sixth of the range less than once in a million.
 func TestWireJitter(t *testing.T) {
 	t.Parallel()
 	const delay, jitter = 20 * time.Millisecond, 30 * time.Millisecond
 	n := pair(t, lab.Wire{Delay: delay, Jitter: jitter})
 	all := delays(sendFlood(t, n, 40, delay+jitter)) // one at a time
-	if all[0] < delay || all[len(all)-1]-all[0] < jitter/2 {
-		t.Errorf("delays from %v to %v, asked for %v and up to %v more", all[0], all[len(all)-1], delay, jitter)
+	if median := all[len(all)/2]; all[0] < delay || median < delay+jitter/6 {
+		t.Errorf("delays from %v, half of them up to %v, asked for %v and up to %v more", all[0], median, delay, jitter)
 	}
 }
 
