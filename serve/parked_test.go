@@ -218,6 +218,30 @@ func TestShutdownServesTheNew(t *testing.T) {
 	<-ended
 }
 
+// What had come before Shutdown began is answered, whether its event was seen or not.
+func TestShutdownServesWhatHasCome(t *testing.T) {
+	const n = 200
+	s := &serve.Server{Handler: echo}
+	l := running(t, s)
+	clients := make([]net.Conn, n)
+	for i := range clients {
+		clients[i] = dial(t, l)
+		ask(t, clients[i])
+	}
+	eventually(t, "parked", func() bool { return s.Stats().Parked == n })
+	for _, c := range clients {
+		if _, err := c.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shutdown(t, s)
+	for _, c := range clients {
+		if got, err := io.ReadAll(c); err != nil || len(got) != 1 {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+}
+
 // A handler that asks to be parked after Shutdown began is done.
 func TestParkedAfterShutdown(t *testing.T) {
 	p := newPair(t, false, 0)
