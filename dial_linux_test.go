@@ -419,3 +419,45 @@ func TestWrapInherited(t *testing.T) {
 		t.Errorf("the child says %q, want %q", got, want)
 	}
 }
+
+// TestAcceptedKeepAlive: an accepted connection has the keep-alive of one that
+// package net accepted.
+func TestAcceptedKeepAlive(t *testing.T) {
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	var tr reuseport.Transport
+	ours := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	for _, l := range []string{plain.Addr().String(), ours.Addr().String()} {
+		c, err := net.Dial("tcp", l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	want, err := plain.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer want.Close()
+	if got, want := keepAlive(t, accept(t, ours)), keepAlive(t, want.(*net.TCPConn)); got != want || want[0] != 1 {
+		t.Errorf("on, idle, interval, count: %v, want %v", got, want)
+	}
+}
+
+func keepAlive(t *testing.T, c syscall.Conn) (got [4]int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, opt := range [4][2]int{{unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL}, {unix.IPPROTO_TCP, unix.TCP_KEEPCNT}} {
+		if cerr := raw.Control(func(fd uintptr) { got[i], err = unix.GetsockoptInt(int(fd), opt[0], opt[1]) }); cerr != nil || err != nil {
+			t.Fatal(cerr, err)
+		}
+	}
+	return got
+}

@@ -141,7 +141,7 @@ func (t *Transport) guardFailed(laddr string, err error) {
 // listen is net.Listen with our options. A Multipath TCP socket, Go's default,
 // does not pass later socket options on to the TCP sockets beneath it.
 func listen(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
-	lc := net.ListenConfig{Control: control.then(lingerEarly)}
+	lc := net.ListenConfig{Control: control.then(lingerEarly).then(keepAliveEarly), KeepAlive: acceptKeepAlive}
 	lc.SetMultipathTCP(false)
 	nw, address := network(laddr.Addr()), laddr.String()
 	if laddr.dual {
