@@ -358,3 +358,63 @@ func TestSoakSlowReader(t *testing.T) {
 	wantDelivered(t, &p.dialer)
 	t.Logf("read for %v", time.Since(start))
 }
+
+// shutWindow connects tr to a peer that reads nothing and writes exactly as much as
+// the peer's window takes: all is acknowledged, and not even a FIN may leave.
+func shutWindow(t *testing.T, tr *reuseport.Transport) (c *reuseport.Conn, end net.Conn, window int) {
+	t.Helper()
+	l, port := stuckPeer(t)
+	const tooMuch = 64 << 10
+	c, end = writeTo(t, tr, l, port, tooMuch)
+	time.Sleep(100 * time.Millisecond) // until the window is full
+	window = tooMuch - outq(t, c)
+	if err := errors.Join(c.Abort(), end.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c, end = writeTo(t, tr, l, port, window)
+	awaitAtMost(t, "bytes not acknowledged", 0, func() int { return outq(t, c) })
+	return c, end, window
+}
+
+func writeTo(t *testing.T, tr *reuseport.Transport, l *net.TCPListener, port uint16, n int) (*reuseport.Conn, net.Conn) {
+	t.Helper()
+	c := dialOnce(t, tr, tcpMultiaddr(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port))
+	end, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { end.Close() })
+	if _, err := c.Write(pattern(n)); err != nil {
+		t.Fatal(err)
+	}
+	return c, end
+}
+
+// TestCloseShutWindow: the FIN that waits behind a shut window is waited for; the
+// peer, when it reads in the end, reads EOF and not ECONNRESET.
+func TestCloseShutWindow(t *testing.T) {
+	var tr reuseport.Transport
+	listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	c, end, window := shutWindow(t, &tr)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond) // longer than a quiet peer is given
+	wantDataThenEOF(t, end, pattern(window))
+	wantDelivered(t, &tr)
+}
+
+// TestCloseDoesNotLinger: SetLinger(3) does not make Close wait for a peer that
+// cannot take the FIN.
+func TestCloseDoesNotLinger(t *testing.T) {
+	var tr reuseport.Transport
+	listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	c, _, _ := shutWindow(t, &tr)
+	if err := c.SetLinger(3); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := c.Close(); err != nil || time.Since(start) > time.Second {
+		t.Errorf("Close took %v: %v", time.Since(start), err)
+	}
+}

@@ -23,6 +23,7 @@ type Conn struct {
 	direction Direction
 	frees     atomic.Bool // SO_LINGER 0 is set: Close frees the 4-tuple
 	closed    atomic.Bool
+	filed     atomic.Bool // File was called: the socket may outlive Close
 
 	laddr atomic.Pointer[ma.Multiaddr] // made when first asked for
 	raddr atomic.Pointer[ma.Multiaddr]

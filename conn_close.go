@@ -2,6 +2,7 @@ package reuseport
 
 import (
 	"net"
+	"os"
 	"syscall"
 	"time"
 )
@@ -22,7 +23,8 @@ import (
 //
 // For the caller it is net.TCPConn's Close: Read and Write that wait return
 // net.ErrClosed, as all methods do from then on; deadlines have no part in it. A
-// second Close returns net.ErrClosed. It needs no spare descriptor. See
+// second Close returns net.ErrClosed. (On loopback a Write that begins beside Close
+// may return EPIPE instead.) It needs no spare descriptor. See
 // docs/close.md for what each way of closing costs, and Abort for the reset. Closing
 // the embedded TCPConn itself skips all this.
 func (c *Conn) Close() error {
@@ -36,7 +38,7 @@ func (c *Conn) Close() error {
 	if err != nil {
 		return err
 	}
-	if !canFlush {
+	if !canFlush || c.filed.Load() {
 		return c.closePlain()
 	}
 	var way wayToClose
@@ -73,11 +75,24 @@ func (c *Conn) Abort() error {
 // TIME_WAIT where TCP asks for it (RFC 9293, section 3.6), and the kernel delivers
 // if the process dies. More than zero is the same; Close does not wait.
 func (c *Conn) SetLinger(sec int) error {
+	if sec > 0 {
+		sec = -1 // the kernel's close would wait for the peer (TestCloseDoesNotLinger)
+	}
 	if err := c.TCPConn.SetLinger(sec); err != nil {
 		return err
 	}
 	c.frees.Store(sec == 0)
 	return nil
+}
+
+// File returns a duplicate of the descriptor, as net.TCPConn's File does: it belongs
+// to the caller, closing it does not affect c, nor the reverse. From then on Close
+// is the system's close without SO_LINGER 0, since the socket may outlive it: the
+// kernel delivers, resets if inbound data is unread, and keeps the 4-tuple in
+// TIME_WAIT where TCP asks for it; and Abort resets only with the last descriptor.
+func (c *Conn) File() (*os.File, error) {
+	c.filed.Store(true)
+	return c.TCPConn.File()
 }
 
 func (c *Conn) reset() error {
@@ -89,7 +104,8 @@ func (c *Conn) reset() error {
 	return c.TCPConn.Close()
 }
 
-// closePlain is for systems where Close can do nothing better than the system.
+// closePlain is for systems where Close can do nothing better than the system, and
+// for sockets that somebody else may go on using.
 func (c *Conn) closePlain() error {
 	if c.frees.Load() {
 		if err := c.TCPConn.SetLinger(-1); err != nil {
@@ -149,7 +165,7 @@ func (c *Conn) endLocally(fd uintptr) bool {
 	}
 	// What was outstanding, or written beside Close, went before the FIN.
 	n, err := unacked(fd)
-	return err == nil && n <= finUnacked
+	return err == nil && n <= finUnacked && finSent(fd)
 }
 
 // isLocal says whether the peer is on loopback.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"runtime"
@@ -569,4 +570,37 @@ func TestPeerInConnect(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestCloseFlushTimeoutForEver: the greatest FlushTimeout is for ever, not at once.
+func TestCloseFlushTimeoutForEver(t *testing.T) {
+	p := newClosePair(t, math.MaxInt64)
+	done := writeThenClose(t, p.dialed, pattern(4<<20))
+	time.Sleep(100 * time.Millisecond) // until the buffers are full
+	wantDataThenEOF(t, p.accepted, pattern(4<<20))
+	<-done
+	wantDelivered(t, &p.dialer)
+}
+
+// TestCloseAfterFile: as with net.TCPConn, Close does not affect what File returned.
+func TestCloseAfterFile(t *testing.T) {
+	p := newClosePair(t, 0)
+	f, err := p.dialed.File()
+	if err != nil {
+		t.Skip("no File here: ", err) // Windows
+	}
+	if err := p.dialed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.FileConn(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(pattern(100_000)); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	wantDataThenEOF(t, p.accepted, pattern(100_000))
 }

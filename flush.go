@@ -132,7 +132,7 @@ func (f *flusher) look(c *closing) look {
 	switch {
 	case err != nil:
 		l.unacked = unknownUnacked
-	case n <= finUnacked && c.local:
+	case n <= finUnacked && c.local && finSent(c.fd):
 		l.unacked = 0 // the FIN arrives
 	case l.ended && n > 0:
 		// A reset after the peer's FIN does not show on reading (Linux).

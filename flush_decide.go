@@ -116,5 +116,5 @@ func (p *flushProgress) blind(now time.Time, l look) verdict {
 }
 
 func (p *flushProgress) expired(now time.Time) bool {
-	return now.Sub(p.started) >= flushTotal*p.stall
+	return now.Sub(p.started)/flushTotal >= p.stall // the product overflows after 5 years
 }

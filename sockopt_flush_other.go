@@ -12,6 +12,8 @@ func hasUnread(fd uintptr) bool { return true }
 
 func hasReceived(fd uintptr) bool { return false }
 
+func finSent(fd uintptr) bool { return true }
+
 func discard(fd uintptr, buf []byte) (int, error) { return 0, errors.ErrUnsupported }
 
 func shutdownWrite(fd uintptr) error { return errors.ErrUnsupported }

@@ -20,6 +20,9 @@ func hasUnread(fd uintptr) bool { return true }
 
 func hasReceived(fd uintptr) bool { return false }
 
+// finSent is asked only where unacked tells something.
+func finSent(fd uintptr) bool { return true }
+
 // fionbio is FIONBIO of <winsock2.h>.
 const fionbio = 0x8004667e
 

@@ -26,6 +26,13 @@ func hasUnread(fd uintptr) bool {
 	return err != nil || n > 0
 }
 
+// finSent says whether a FIN of ours has left (SIOCOUTQNSD counts one that has not).
+// It waits behind a window that is shut (TestCloseShutWindow).
+func finSent(fd uintptr) bool {
+	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD)
+	return err == nil && n == 0
+}
+
 // hasReceived says whether the peer has sent data, read or not (tcpi_bytes_received,
 // Linux 4.1): it is through with connect.
 func hasReceived(fd uintptr) bool {
