@@ -70,6 +70,7 @@ func (l *listener) drain() {
 	q := &l.socket.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.waiting = slices.DeleteFunc(q.waiting, l.t.punches.take) // what an earlier punch found
 	for q.accepting == 0 && len(q.waiting) < maxWaiting {
 		c, err := l.acceptNow()
 		if err != nil {
@@ -88,9 +89,7 @@ func (l *listener) acceptNow() (*Conn, error) {
 		return nil, err
 	}
 	tcp, err := l.tcp.AcceptTCP()
-	if reset := l.tcp.SetDeadline(time.Time{}); reset != nil && err == nil {
-		return nil, errors.Join(reset, tcp.Close()) // the handle was closed meanwhile
-	}
+	_ = l.tcp.SetDeadline(time.Time{}) // fails if the handle was closed meanwhile; tcp is still the socket's
 	if err != nil {
 		return nil, err
 	}

@@ -410,6 +410,24 @@ func TestPunchKeepsForLastClose(t *testing.T) {
 	mustFail(t, err, syscall.ECONNRESET)
 }
 
+// TestPunchAdoptsKept: what an earlier punch took from the accept queue is there for
+// a later one.
+func TestPunchAdoptsKept(t *testing.T) {
+	a, b, other := newPuncher(t), newPuncher(t), newPuncher(t)
+	var peers [2]*reuseport.Conn
+	for i, p := range []*puncher{other, b} { // other's waits before b's in the queue
+		peer, err := p.Dial(a.l.Multiaddr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		peers[i] = peer.(*reuseport.Conn)
+	}
+	first, second := mustPunch(t, a, b), mustPunch(t, a, other)
+	joined(t, first, peers[1])
+	joined(t, second, peers[0])
+	abort(t, first, second, peers[0], peers[1])
+}
+
 // TestPunchShared: the kernel gives the peer's connection to another Transport
 // on the port, about every second time; the punch then says that the 4-tuple is
 // taken, and the other Transport's Accept returns the connection.
