@@ -21,6 +21,7 @@ type Conn struct {
 	reused    bool
 	cause     Cause
 	direction Direction
+	punched   bool
 	frees     atomic.Bool // SO_LINGER 0 is set: Close frees the 4-tuple
 	closed    atomic.Bool
 	filed     atomic.Bool // File was called: the socket may outlive Close

@@ -155,7 +155,7 @@ func (c *Conn) isQuiet(fd uintptr) bool {
 // know of the connection: one that is still in connect would see it fail, with EPIPE
 // (TestPeerInConnect).
 func (c *Conn) endLocally(fd uintptr) bool {
-	if c.direction == Accepted && !hasReceived(fd) {
+	if (c.direction == Accepted || c.punched) && !hasReceived(fd) {
 		return false
 	}
 	// Asked before the FIN too: a Write that waits would fail with EPIPE instead of

@@ -119,7 +119,7 @@ func (h *hedge) run() {
 	case hedgeNever:
 		return
 	case hedgeLater:
-		h.arm(t.hedgeDelay() / 2)
+		h.arm(max(t.hedgeDelay()/2, time.Millisecond))
 		return
 	}
 	t.counters.hedges.Add(1)

@@ -68,6 +68,7 @@ func (t *Transport) Punch(ctx context.Context, raddr ma.Multiaddr) (*Conn, error
 		return nil, err
 	}
 	t.counters.punched.Add(1)
+	c.punched = true
 	return c, nil
 }
 

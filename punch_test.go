@@ -540,3 +540,37 @@ func TestDialDeadline(t *testing.T) {
 		}
 	}
 }
+
+// TestPunchCloseAtOnce: one side closes what it punched while the other may still be
+// in connect. The other reads EOF: it is not reset into a second connection, which
+// would wait for an Accept that nobody calls.
+func TestPunchCloseAtOnce(t *testing.T) {
+	a, b := newPuncher(t), newPuncher(t)
+	for range 200 {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if c, err := a.punch(b); err != nil {
+				t.Error(err)
+			} else if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			c, err := b.punch(a)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Errorf("read %d bytes, %v, want EOF", n, err)
+			}
+			c.Abort()
+		})
+		wg.Wait()
+		if t.Failed() {
+			return
+		}
+		awaitCloses(t, a.Transport)
+	}
+}
