@@ -1,6 +1,7 @@
 package reuseport
 
 import (
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -23,8 +24,7 @@ import (
 //
 // For the caller it is net.TCPConn's Close: Read and Write that wait return
 // net.ErrClosed, as all methods do from then on; deadlines have no part in it. A
-// second Close returns net.ErrClosed. (On loopback a Write that begins beside Close
-// may return EPIPE instead.) It needs no spare descriptor. See
+// second Close returns net.ErrClosed. It needs no spare descriptor. See
 // docs/close.md for what each way of closing costs, and Abort for the reset. Closing
 // the embedded TCPConn itself skips all this.
 func (c *Conn) Close() error {
@@ -102,6 +102,26 @@ func (c *Conn) reset() error {
 		}
 	}
 	return c.TCPConn.Close()
+}
+
+// Write is net.TCPConn's. A Write that runs beside Close on loopback may meet the FIN
+// before the descriptor is closed; that EPIPE, too, is net.ErrClosed to the caller.
+func (c *Conn) Write(b []byte) (int, error) {
+	n, err := c.TCPConn.Write(b)
+	return n, c.writeError(err)
+}
+
+// ReadFrom is net.TCPConn's, sendfile included.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	n, err := c.TCPConn.ReadFrom(r)
+	return n, c.writeError(err)
+}
+
+func (c *Conn) writeError(err error) error {
+	if err == nil || !c.closed.Load() || !isBrokenPipe(err) {
+		return err
+	}
+	return c.errClosed("write")
 }
 
 // closePlain is for systems where Close can do nothing better than the system, and

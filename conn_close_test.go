@@ -604,3 +604,29 @@ func TestCloseAfterFile(t *testing.T) {
 	}
 	wantDataThenEOF(t, p.accepted, pattern(100_000))
 }
+
+// TestCloseBesideWrite: a Write that runs beside Close returns net.ErrClosed, also
+// where Close sends the FIN first.
+func TestCloseBesideWrite(t *testing.T) {
+	p := newClosePair(t, 0)
+	for range 1000 {
+		go io.Copy(io.Discard, p.accepted)
+		ended := make(chan error)
+		go func() {
+			for {
+				if _, err := p.dialed.Write([]byte("x")); err != nil {
+					ended <- err
+					return
+				}
+				runtime.Gosched()
+			}
+		}()
+		time.Sleep(50 * time.Microsecond)
+		p.dialed.Close()
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Fatal(err)
+		}
+		p.accepted.Abort()
+		p.connect(t)
+	}
+}

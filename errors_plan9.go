@@ -17,6 +17,9 @@ func isRefused(err error) bool { return strings.Contains(err.Error(), "connectio
 // isRejected says whether a SYN was turned away. Without reuse nothing is punched.
 func isRejected(err error) bool { return isRefused(err) }
 
+// isBrokenPipe says whether err is that of a write after the FIN.
+func isBrokenPipe(err error) bool { return false }
+
 // outOfResources says whether err speaks of a limit that the process or the
 // system has reached, not of what was asked for.
 func outOfResources(err error) bool {

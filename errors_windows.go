@@ -20,6 +20,9 @@ func isRejected(err error) bool {
 		errors.Is(err, windows.WSAENETUNREACH) || errors.Is(err, windows.WSAETIMEDOUT)
 }
 
+// isBrokenPipe says whether err is that of a write after the FIN.
+func isBrokenPipe(err error) bool { return errors.Is(err, windows.WSAESHUTDOWN) }
+
 // outOfResources says whether err speaks of a limit that the process or the
 // system has reached, not of what was asked for.
 func outOfResources(err error) bool {
