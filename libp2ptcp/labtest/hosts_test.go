@@ -4,7 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -144,6 +148,37 @@ func (s *nodes) receive(ctx context.Context, in wait) (received, error) {
 	}
 }
 
+// awaitSendQueue waits until a connection of a local port has been given n bytes that
+// the peer has not acknowledged.
+func awaitSendQueue(port uint16, n int64) error {
+	for range 2000 {
+		table, err := os.ReadFile("/proc/self/net/tcp")
+		if err != nil {
+			return err
+		}
+		if sendQueue(string(table), port) >= n {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return fmt.Errorf("port %d was not given %d bytes", port, n)
+}
+
+// sendQueue is the longest send queue of a connection of port in /proc/net/tcp.
+func sendQueue(table string, port uint16) (longest int64) {
+	for line := range strings.Lines(table) {
+		f := strings.Fields(line)
+		if len(f) < 5 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
+			continue
+		}
+		tx, _, _ := strings.Cut(f[4], ":")
+		if n, err := strconv.ParseInt(tx, 16, 64); err == nil {
+			longest = max(longest, n)
+		}
+	}
+	return longest
+}
+
 // farewell writes byeBytes to in.Peer, says why it goes and closes the host.
 func (s *nodes) farewell(ctx context.Context, in wait) (struct{}, error) {
 	n := s.get(in.Port)
@@ -155,7 +190,9 @@ func (s *nodes) farewell(ctx context.Context, in wait) (struct{}, error) {
 		return struct{}{}, err
 	}
 	// yamux hands it to TCP in the background and drops what waits when it closes.
-	time.Sleep(100 * time.Millisecond)
+	if err := awaitSendQueue(in.Port, byeBytes); err != nil {
+		return struct{}{}, err
+	}
 	if err := str.Conn().CloseWithError(byeCode); err != nil {
 		return struct{}{}, err
 	}
