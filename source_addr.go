@@ -10,7 +10,7 @@ import (
 // nothing. It needs no netlink, which Android denies, and follows routing rules,
 // marks and interface binding, since Control is called on the socket that asks.
 func (t *Transport) sourceAddr(ctx context.Context, raddr netip.AddrPort) (netip.Addr, error) {
-	if source, err := sourceByTCP(raddr, t.control()); err == nil {
+	if source, err := t.sourceByTCP(raddr); err == nil {
 		return source, nil
 	}
 	return t.sourceByUDP(ctx, raddr)

@@ -3,7 +3,9 @@ package reuseport
 import (
 	"errors"
 	"net/netip"
-	"os"
+	"runtime"
+	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,42 +19,138 @@ import (
 //
 // A host whose own use of fast open has just met a firewall that drops it, and
 // which has net.ipv4.tcp_fastopen_blackhole_timeout_sec set (zero since Linux 5.14),
-// does not put the SYN off; then one leaves, and close ends the connection.
-func sourceByTCP(raddr netip.AddrPort, control controlFunc) (netip.Addr, error) {
+// does not put the SYN off; then one leaves, and the connection is ended.
+func (t *Transport) sourceByTCP(raddr netip.AddrPort) (netip.Addr, error) {
 	if raddr.Addr().Zone() != "" {
 		return netip.Addr{}, errors.ErrUnsupported
 	}
-	family, sa := sockaddr(raddr)
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	a, err := t.takeAsker(raddr)
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	if control != nil {
-		f := os.NewFile(uintptr(fd), "source")
-		defer f.Close() // nothing was sent that a failed close could lose
-		err = applyControl(f, raddr, control)
-	} else {
-		defer unix.Close(fd)
+	source, err := a.ask(raddr)
+	if err != nil || t.Control != nil {
+		a.close()
+		return source, err
 	}
-	err = errors.Join(err,
+	t.keepAsker(a, raddr)
+	return source, nil
+}
+
+// An asker is a socket that asks for sources. To make and close one takes longer than
+// to ask, so that a Transport keeps one for each family.
+type asker struct {
+	fd        int
+	forgotten runtime.Cleanup // closes fd if the Transport goes without Shutdown
+}
+
+// askers are those that a Transport keeps while nobody asks.
+type askers struct{ v4, v6 atomic.Pointer[asker] }
+
+// of returns the place of the one for addr's family.
+func (k *askers) of(addr netip.Addr) *atomic.Pointer[asker] {
+	if addr.Is4() {
+		return &k.v4
+	}
+	return &k.v6
+}
+
+// close closes those that are kept.
+func (k *askers) close() {
+	for _, place := range []*atomic.Pointer[asker]{&k.v4, &k.v6} {
+		if a := place.Swap(nil); a != nil {
+			a.close()
+		}
+	}
+}
+
+// takeAsker returns an asker for the caller alone: the one that is kept, or a new
+// one. With Control it is always new: what Control does to a socket may depend on
+// raddr, and nobody can undo it.
+func (t *Transport) takeAsker(raddr netip.AddrPort) (*asker, error) {
+	if t.Control == nil {
+		if a := t.askers.of(raddr.Addr()).Swap(nil); a != nil {
+			return a, nil
+		}
+	}
+	a, err := newAsker(raddr)
+	if err != nil || t.Control == nil {
+		return a, err
+	}
+	if err := t.Control(network(raddr.Addr()), raddr.String(), rawAsker{a}); err != nil {
+		a.close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// keepAsker keeps an asker for the next dial. If another one is there already, or t
+// was shut down meanwhile, it is closed.
+func (t *Transport) keepAsker(a *asker, raddr netip.AddrPort) {
+	if !t.askers.of(raddr.Addr()).CompareAndSwap(nil, a) {
+		a.close()
+	}
+	if t.registry.load().shut {
+		t.askers.close()
+	}
+}
+
+// newAsker makes an asker for raddr's family.
+func newAsker(raddr netip.AddrPort) (*asker, error) {
+	family, _ := sockaddr(raddr)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	a := &asker{fd: fd}
+	a.forgotten = runtime.AddCleanup(a, closeAsker, fd)
+	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE, 1))
 	if err != nil {
-		return netip.Addr{}, err
+		a.close()
+		return nil, err
 	}
-	if err := unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
-		return netip.Addr{}, err
-	}
-	return boundAddr(fd)
+	return a, nil
 }
 
-func applyControl(f *os.File, raddr netip.AddrPort, control controlFunc) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
+// ask returns the source towards raddr and makes the socket ready for the next
+// question: shutdown of a socket that is still connecting takes connect back.
+func (a *asker) ask(raddr netip.AddrPort) (netip.Addr, error) {
+	defer runtime.KeepAlive(a)
+	_, sa := sockaddr(raddr)
+	if err := unix.Connect(a.fd, sa); err != nil && err != unix.EINPROGRESS {
+		return netip.Addr{}, err
 	}
-	return control(network(raddr.Addr()), raddr.String(), raw)
+	source, err := boundAddr(a.fd)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return source, unix.Shutdown(a.fd, unix.SHUT_RDWR)
 }
+
+// close gives the descriptor back.
+func (a *asker) close() {
+	a.forgotten.Stop()
+	closeAsker(a.fd)
+}
+
+// closeAsker closes a socket of an asker. Nothing was sent that a failure could lose.
+func closeAsker(fd int) { _ = unix.Close(fd) }
+
+// rawAsker shows an asker to Control.
+type rawAsker struct{ *asker }
+
+var _ syscall.RawConn = rawAsker{}
+
+func (a rawAsker) Control(f func(fd uintptr)) error {
+	f(uintptr(a.fd))
+	return nil
+}
+
+// Read and Write fail: the socket is never connected.
+func (a rawAsker) Read(func(fd uintptr) bool) error  { return errors.ErrUnsupported }
+func (a rawAsker) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }
 
 func sockaddr(a netip.AddrPort) (family int, sa unix.Sockaddr) {
 	if a.Addr().Is4() {

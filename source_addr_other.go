@@ -7,7 +7,12 @@ import (
 	"net/netip"
 )
 
+// askers is Linux's.
+type askers struct{}
+
+func (*askers) close() {}
+
 // sourceByTCP is Linux's way; elsewhere the caller asks by UDP.
-func sourceByTCP(raddr netip.AddrPort, control controlFunc) (netip.Addr, error) {
+func (t *Transport) sourceByTCP(raddr netip.AddrPort) (netip.Addr, error) {
 	return netip.Addr{}, errors.ErrUnsupported
 }
