@@ -190,14 +190,10 @@ func (a *attempt) opError(err error) error {
 func (a *attempt) tryEach(ctx context.Context, source netip.Addr) (*Conn, error) {
 	var room [4]netip.AddrPort // more listeners than that cost an allocation
 	for _, laddr := range selectAddrs(room[:0], a.listeners, a.raddr, source, rand.Uint32()) {
-		c, err := a.fromShared(ctx, laddr)
-		if localFault(err) == TupleInUse && a.t.flushes.free(ctx, laddr, a.raddr) {
-			c, err = a.fromShared(ctx, laddr) // it was a close of ours
-		}
+		c, cause, err := a.fromFree(ctx, laddr)
 		if err == nil {
 			return a.finish(c)
 		}
-		cause := localFault(err)
 		if cause == NoCause {
 			return nil, a.joined(err)
 		}
@@ -207,6 +203,21 @@ func (a *attempt) tryEach(ctx context.Context, source netip.Addr) (*Conn, error)
 		}
 	}
 	return nil, nil
+}
+
+// fromFree dials from laddr, and once more if a pending close of ours held the
+// 4-tuple. With the error it returns what localFault says of it.
+func (a *attempt) fromFree(ctx context.Context, laddr netip.AddrPort) (*net.TCPConn, Cause, error) {
+	c, err := a.fromShared(ctx, laddr)
+	if err == nil {
+		return c, NoCause, nil
+	}
+	cause := localFault(err)
+	if cause != TupleInUse || !a.t.flushes.free(ctx, laddr, a.raddr) {
+		return nil, cause, err
+	}
+	c, err = a.fromShared(ctx, laddr)
+	return c, localFault(err), err
 }
 
 // blame books a local address that could not be used.
@@ -311,12 +322,13 @@ func (t *Transport) connect(ctx context.Context, laddr, raddr netip.AddrPort) (*
 	if ctx.Err() != nil {
 		return nil, ended(ctx, laddr, raddr)
 	}
-	d := net.Dialer{Control: t.reuseControl()}
+	d := net.Dialer{Control: t.reuseControl(), KeepAlive: ownKeepAlive}
 	c, err := d.DialTCP(ctx, network(raddr.Addr()), laddr, raddr)
 	if err != nil {
 		return nil, nameDeadline(err)
 	}
 	if !selfConnected(c) {
+		keepAlive(c)
 		return c, nil
 	}
 	err = &net.OpError{Op: "dial", Net: network(raddr.Addr()), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: errSelfConnection}
@@ -327,12 +339,14 @@ func (t *Transport) connect(ctx context.Context, laddr, raddr netip.AddrPort) (*
 // first, which costs a system call and halves the ports that the kernel may
 // choose from; DialContext leaves the choice to connect.
 func (t *Transport) connectNew(ctx context.Context, raddr netip.AddrPort) (*net.TCPConn, error) {
-	d := net.Dialer{Control: t.Control}
+	d := net.Dialer{Control: t.Control, KeepAlive: ownKeepAlive}
 	c, err := d.DialContext(ctx, network(raddr.Addr()), raddr.String())
 	if err != nil {
 		return nil, nameDeadline(err)
 	}
-	return c.(*net.TCPConn), nil
+	tcp := c.(*net.TCPConn)
+	keepAlive(tcp)
+	return tcp, nil
 }
 
 // selfConnected says whether c is connected to its own socket, which TCP allows

@@ -420,30 +420,41 @@ func TestWrapInherited(t *testing.T) {
 	}
 }
 
-// TestAcceptedKeepAlive: an accepted connection has the keep-alive of one that
-// package net accepted.
-func TestAcceptedKeepAlive(t *testing.T) {
+// TestKeepAliveIsNets: a connection has the keep-alive of one that package net dialed
+// or accepted, whichever way it came about.
+func TestKeepAliveIsNets(t *testing.T) {
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer plain.Close()
-	var tr reuseport.Transport
-	ours := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
-	for _, l := range []string{plain.Addr().String(), ours.Addr().String()} {
-		c, err := net.Dial("tcp", l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	want, err := plain.Accept()
+	out, err := net.Dial("tcp", plain.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer want.Close()
-	if got, want := keepAlive(t, accept(t, ours)), keepAlive(t, want.(*net.TCPConn)); got != want || want[0] != 1 {
-		t.Errorf("on, idle, interval, count: %v, want %v", got, want)
+	defer out.Close()
+	in, err := plain.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	dialed, accepted := keepAlive(t, out.(*net.TCPConn)), keepAlive(t, in.(*net.TCPConn))
+
+	var tr reuseport.Transport
+	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	fresh := dial(t, &tr, l.Multiaddr()) // to itself: from an ephemeral port
+	reused := dial(t, &tr, tcpMultiaddr(netip.MustParseAddr("127.0.0.1"), uint16(portOf(plain.Addr()))))
+	if fresh.Reused() || !reused.Reused() {
+		t.Fatal("the dials left from other ports than they should")
+	}
+	for what, pair := range map[string][2][4]int{
+		"dialed, ephemeral port": {keepAlive(t, fresh), dialed},
+		"dialed, listening port": {keepAlive(t, reused), dialed},
+		"accepted":               {keepAlive(t, accept(t, l)), accepted},
+	} {
+		if got, want := pair[0], pair[1]; got != want || want[0] != 1 {
+			t.Errorf("%s: on, idle, interval, count: %v, want %v", what, got, want)
+		}
 	}
 }
 

@@ -16,30 +16,30 @@ import (
 // gets nothing, unless it brings its own program or listens on a more specific
 // address (TestJoinerGetsNothing).
 func guard(c syscall.RawConn) error {
-	if err := allowReuse(c); err != nil {
-		return err
-	}
-	return errors.Join(guardListening(c), forbidReuse(c))
+	var opt error
+	err := c.Control(func(fd uintptr) {
+		opt = errors.Join(reusePort(fd, 1), giveToFirst(fd), reusePort(fd, 0))
+	})
+	return errors.Join(err, opt)
 }
 
 // guardListening is guard for a socket that listens with SO_REUSEPORT already.
 func guardListening(c syscall.RawConn) error {
-	ret := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0} // socket 0 of the group; unprivileged
-	prog := unix.SockFprog{Len: 1, Filter: &ret}
 	var opt error
-	err := c.Control(func(fd uintptr) {
-		opt = os.NewSyscallError("setsockopt", unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog))
-	})
+	err := c.Control(func(fd uintptr) { opt = giveToFirst(fd) })
 	return errors.Join(err, opt)
 }
 
-// forbidReuse takes SO_REUSEPORT back.
-func forbidReuse(c syscall.RawConn) error {
-	var opt error
-	err := c.Control(func(fd uintptr) {
-		opt = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 0))
-	})
-	return errors.Join(err, opt)
+// giveToFirst attaches the program to the socket's group.
+func giveToFirst(fd uintptr) error {
+	ret := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0} // socket 0 of the group; unprivileged
+	prog := unix.SockFprog{Len: 1, Filter: &ret}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog))
+}
+
+// reusePort sets SO_REUSEPORT.
+func reusePort(fd uintptr, on int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, on))
 }
 
 // keepBindFlat makes bind on our port cost the same however many connections live

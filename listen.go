@@ -167,7 +167,7 @@ func lostRace(err error) bool {
 // listenOnce is net.Listen with our options. A Multipath TCP socket, Go's default,
 // does not pass later socket options on to the TCP sockets beneath it.
 func listenOnce(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
-	lc := net.ListenConfig{Control: control.then(lingerEarly).then(keepAliveEarly), KeepAlive: acceptKeepAlive}
+	lc := net.ListenConfig{Control: control.then(lingerEarly).then(keepAliveEarly), KeepAlive: ownKeepAlive}
 	lc.SetMultipathTCP(false)
 	nw, address := network(laddr.Addr()), laddr.String()
 	if laddr.dual {
@@ -179,13 +179,6 @@ func listenOnce(laddr listenAddr, control controlFunc) (*net.TCPListener, error)
 		return nil, err
 	}
 	return l.(*net.TCPListener), nil
-}
-
-// lingerEarly sets SO_LINGER 0 before the socket listens: what arrives in the moment
-// after listen inherits it too (TestLingerFromTheFirst).
-func lingerEarly(_, _ string, c syscall.RawConn) error {
-	_ = inheritLinger(c) // register calls it again and sees the error
-	return nil
 }
 
 // register prepares a new socket for reuse and enters it. The caller holds mu.
@@ -200,7 +193,7 @@ func (t *Transport) register(tcp *net.TCPListener, asked listenAddr) (manet.List
 	if sock.reusable && t.registry.load().mixes(sock.laddr) {
 		t.flatten(sock.laddr)
 	}
-	sock.lingers = inheritLinger(raw) == nil // where not, Accept sets it
+	sock.lingers = inheritsLinger // where not, Accept sets it
 	l := t.newListener(tcp, sock)
 	t.registry.add(sock, l)
 	return l, nil

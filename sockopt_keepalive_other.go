@@ -2,10 +2,17 @@
 
 package reuseport
 
-import "syscall"
+import (
+	"net"
+	"syscall"
+)
 
-// acceptKeepAlive is for net.ListenConfig: the default, on each connection.
-const acceptKeepAlive = 0
+// ownKeepAlive is for the KeepAlive field of net.Dialer and net.ListenConfig: package
+// net sets its keep-alive on each connection.
+const ownKeepAlive = 0
 
-// keepAliveEarly does nothing: package net sets keep-alive on each connection.
+// keepAlive does nothing: package net has done it.
+func keepAlive(*net.TCPConn) {}
+
+// keepAliveEarly does nothing: package net will do it.
 func keepAliveEarly(_, _ string, _ syscall.RawConn) error { return nil }

@@ -20,5 +20,8 @@ func dupSocket(c syscall.RawConn) (*os.File, error) { return nil, errors.ErrUnsu
 // setExclusive does nothing: a plain listen is exclusive here.
 func setExclusive(c syscall.RawConn) error { return nil }
 
-// inheritLinger fails: accepted connections get SO_LINGER one by one.
-func inheritLinger(c syscall.RawConn) error { return errors.ErrUnsupported }
+// inheritsLinger: accepted connections get SO_LINGER one by one.
+const inheritsLinger = false
+
+// lingerEarly does nothing.
+func lingerEarly(_, _ string, c syscall.RawConn) error { return nil }

@@ -21,14 +21,15 @@ func allowReuse(c syscall.RawConn) error {
 	return errors.Join(err, opt)
 }
 
-// inheritLinger sets SO_LINGER 0 on a listening socket, from which what it accepts
-// inherits it on Linux and the BSDs (TestLingerZero).
-func inheritLinger(c syscall.RawConn) error {
+// inheritsLinger: what a socket accepts has its SO_LINGER, on Linux and the BSDs
+// (TestLingerZero).
+const inheritsLinger = true
+
+// lingerEarly sets SO_LINGER 0 before the socket listens: what arrives in the moment
+// after listen inherits it too (TestLingerFromTheFirst).
+func lingerEarly(_, _ string, c syscall.RawConn) error {
 	var opt error
-	err := c.Control(func(fd uintptr) {
-		zero := unix.Linger{Onoff: 1, Linger: 0}
-		opt = os.NewSyscallError("setsockopt", unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &zero))
-	})
+	err := c.Control(func(fd uintptr) { opt = setLinger(fd, true) })
 	return errors.Join(err, opt)
 }
 

@@ -35,5 +35,8 @@ func isV6Only(c syscall.RawConn) (bool, error) {
 // dupSocket fails: package net cannot make a second listener of a Windows socket.
 func dupSocket(c syscall.RawConn) (*os.File, error) { return nil, errors.ErrUnsupported }
 
-// inheritLinger fails: accepted connections get SO_LINGER one by one.
-func inheritLinger(c syscall.RawConn) error { return errors.ErrUnsupported }
+// inheritsLinger: accepted connections get SO_LINGER one by one.
+const inheritsLinger = false
+
+// lingerEarly does nothing.
+func lingerEarly(_, _ string, c syscall.RawConn) error { return nil }
