@@ -152,8 +152,8 @@ const (
 // prepareClose finds the way. The user may still be reading and writing. For
 // closeLater it returns the duplicate.
 func (c *Conn) prepareClose(fd uintptr) (wayToClose, uintptr) {
-	if c.frees.Load() && c.endLocally(fd) || !c.frees.Load() && c.isQuiet(fd) {
-		return closeNow, 0
+	if way := c.wayAtOnce(fd); way != closeLater {
+		return way, 0
 	}
 	dup, err := dupSocketFD(fd)
 	if err != nil {
@@ -162,28 +162,57 @@ func (c *Conn) prepareClose(fd uintptr) (wayToClose, uintptr) {
 	return closeLater, dup
 }
 
+// wayAtOnce finds a way that leaves nothing behind for us to do, or closeLater. It
+// may have sent the FIN.
+//
+// A reset on the heels of the FIN is for loopback alone, where no FIN is lost or
+// overtaken, and for peers that know of the connection: one that is still in connect
+// would see it fail, with EPIPE (TestPeerInConnect). Such a connection is left to the
+// kernel if timestamps let its 4-tuple be dialed again out of TIME_WAIT; a punch,
+// which may be tried again between the same ports, takes the long way.
+func (c *Conn) wayAtOnce(fd uintptr) wayToClose {
+	frees := c.frees.Load()
+	// Asked before the FIN too: a Write that waits would fail with EPIPE instead of
+	// net.ErrClosed (TestCloseIsTCPConns).
+	if frees && !c.isLocal() || !isQuiet(fd) {
+		return closeLater
+	}
+	heard, stamped := true, false
+	if c.direction == Accepted || c.punched {
+		heard, stamped = heardOf(fd)
+	}
+	switch {
+	case !frees:
+		return closeNow
+	case heard && endLocally(fd):
+		return closeNow
+	case !heard && stamped && !c.punched && leaveToKernel(fd):
+		return closeNow
+	}
+	return closeLater
+}
+
 // isQuiet says whether nothing is on its way: all acknowledged, nothing unread.
 // Without SO_LINGER 0 the kernel's own close does the rest.
-func (c *Conn) isQuiet(fd uintptr) bool {
+func isQuiet(fd uintptr) bool {
 	n, err := unacked(fd)
 	return err == nil && n == 0 && !hasUnread(fd)
 }
 
-// endLocally sends the FIN if the reset of SO_LINGER 0 may follow on its heels, and
-// says so. The peer then reads EOF, not ECONNRESET, and the 4-tuple is free at once.
-// This is for loopback alone, where no FIN is lost or overtaken, and for peers that
-// know of the connection: one that is still in connect would see it fail, with EPIPE
-// (TestPeerInConnect).
-func (c *Conn) endLocally(fd uintptr) bool {
-	if (c.direction == Accepted || c.punched) && !hasReceived(fd) {
+// leaveToKernel makes close deliver, and sends the FIN before it: were the peer's
+// first words to come between the two, the reset for what is unread would still find
+// a peer that has our end (TestCloseMeetsFirstWords).
+func leaveToKernel(fd uintptr) bool {
+	return setLinger(fd, false) == nil && shutdownWrite(fd) == nil
+}
+
+// endLocally sends the FIN and says whether the reset of SO_LINGER 0 may follow: the
+// peer then reads EOF, not ECONNRESET, and the 4-tuple is free at once. What was
+// written beside Close has gone before the FIN.
+func endLocally(fd uintptr) bool {
+	if shutdownWrite(fd) != nil {
 		return false
 	}
-	// Asked before the FIN too: a Write that waits would fail with EPIPE instead of
-	// net.ErrClosed (TestCloseIsTCPConns).
-	if !c.isLocal() || !c.isQuiet(fd) || shutdownWrite(fd) != nil {
-		return false
-	}
-	// What was outstanding, or written beside Close, went before the FIN.
 	n, err := unacked(fd)
 	return err == nil && n <= finUnacked && finSent(fd)
 }
@@ -225,6 +254,7 @@ func (c *Conn) closing(fd uintptr, held chan struct{}) *closing {
 		laddr: netAddr(c.LocalAddr()), raddr: netAddr(c.RemoteAddr()),
 		fd: fd, held: held, frees: c.frees.Load(), local: c.isLocal(),
 		progress: newProgress(time.Now(), c.t.flushTimeout()),
+		look:     look{unacked: unknownUnacked},
 	}
 }
 

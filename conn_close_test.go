@@ -572,6 +572,67 @@ func TestPeerInConnect(t *testing.T) {
 	wg.Wait()
 }
 
+// TestCloseMeetsFirstWords: a server that closes what it accepts, and clients whose
+// first words arrive just then. They read EOF all the same.
+func TestCloseMeetsFirstWords(t *testing.T) {
+	var tr reuseport.Transport
+	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 500 {
+				c, err := net.Dial("tcp", l.Addr().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.Write([]byte("hello")) // fails if the server was first
+				if _, err := io.ReadAll(c); err != nil {
+					t.Error(err)
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestCloseUnheard closes what was accepted from a peer that has said nothing and
+// dials back, the same 4-tuple: at once if the peer has closed too, else after the
+// peer's delayed acknowledgement. Nothing is pending meanwhile.
+func TestCloseUnheard(t *testing.T) {
+	linuxOnly(t)
+	for peer, wait := range map[string]time.Duration{"closes": 0, "stays open": 200 * time.Millisecond} {
+		for range 20 {
+			p := newClosePair(t, 0)
+			if err := p.accepted.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if n := p.acceptor.Stats().ClosesPending; n != 0 {
+				t.Errorf("%d closes pending", n)
+			}
+			wantDataThenEOF(t, p.dialed, nil)
+			if wait == 0 {
+				p.dialed.Close()
+			}
+			time.Sleep(wait)
+			back := dial(t, &p.acceptor, p.dialed.LocalMultiaddr())
+			if !back.Reused() {
+				t.Errorf("the peer %s: the dial back did not reuse the port: %v", peer, back.Cause())
+			}
+		}
+	}
+}
+
 // TestCloseFlushTimeoutForEver: the greatest FlushTimeout is for ever, not at once.
 func TestCloseFlushTimeoutForEver(t *testing.T) {
 	p := newClosePair(t, math.MaxInt64)

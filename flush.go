@@ -54,7 +54,8 @@ func (f *flusher) add(c *closing) {
 	defer f.mu.Unlock()
 	gone := isGone(errors.Join(setLinger(c.fd, false), shutdownWrite(c.fd)))
 	now := time.Now()
-	if f.step(c, now, gone) {
+	c.due = now.Add(firstLook) // nothing is acknowledged yet
+	if gone && f.step(c, now, gone) {
 		return
 	}
 	if len(f.pending) >= maxPendingCloses {
@@ -132,8 +133,8 @@ func (f *flusher) look(c *closing) look {
 	switch {
 	case err != nil:
 		l.unacked = unknownUnacked
-	case n <= finUnacked && c.local && finSent(c.fd):
-		l.unacked = 0 // the FIN arrives
+	case n == 0 || n <= finUnacked && c.local && finSent(c.fd):
+		l.unacked = 0 // or the FIN arrives
 	case l.ended && n > 0:
 		// A reset after the peer's FIN does not show on reading (Linux).
 		l.unacked, l.broken = n, l.broken || isGone(shutdownWrite(c.fd))
@@ -182,8 +183,10 @@ func (f *flusher) end(c *closing, v verdict) {
 		}
 	}
 	// Neither error has a taker: the user's Close has returned, and both mean that
-	// the socket is gone already.
-	_ = setLinger(c.fd, v == abort || v == release && c.frees)
+	// the socket is gone already. After the peer's reset nothing is left to free.
+	if v == abort || v == release && c.frees && !c.look.broken {
+		_ = setLinger(c.fd, true)
+	}
 	if c.held != nil {
 		close(c.held)
 		return
@@ -205,6 +208,7 @@ func (f *flusher) evict() {
 	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.look.unacked == 0 })
 	if i < 0 {
 		i, v = 0, abort
+		f.pending[i].look = f.look(f.pending[i])
 	}
 	f.end(f.pending[i], v)
 	f.pending = slices.Delete(f.pending, i, i+1)
@@ -220,14 +224,15 @@ const redialWait = time.Second
 // not found any more: whatever ended within redialWait may have been it, and one
 // more bind and connect sends nothing if it was not.
 func (f *flusher) free(ctx context.Context, laddr, raddr netip.AddrPort) bool {
-	ctx, cancel := context.WithTimeout(ctx, redialWait)
-	defer cancel()
-	for wait := firstLook; ; wait = min(2*wait, lastLook/4) {
+	end := time.Now().Add(redialWait)
+	for wait := soonLook; ; wait = min(2*wait, lastLook/4) {
 		switch found, freed, recent := f.tryFree(laddr, raddr); {
 		case freed:
 			return true
 		case !found:
 			return recent
+		case time.Now().After(end):
+			return false
 		}
 		select {
 		case <-time.After(wait):

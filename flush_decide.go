@@ -27,8 +27,10 @@ const (
 	maxDiscard = 256 << 20
 
 	// A connection that was closed is looked at after firstLook, then at intervals
-	// that double up to lastLook, and again after firstLook when the peer sent.
-	firstLook = time.Millisecond
+	// that double up to lastLook, and again after soonLook when the peer sent. A dial
+	// that needs the 4-tuple does not wait for that; it looks by itself.
+	soonLook  = time.Millisecond
+	firstLook = 8 * time.Millisecond
 	lastLook  = 64 * time.Millisecond
 )
 
@@ -73,7 +75,7 @@ func newProgress(now time.Time, stall time.Duration) flushProgress {
 func (p *flushProgress) next(now time.Time, l look) verdict {
 	p.wait = min(max(2*p.wait, firstLook), lastLook)
 	if l.received > 0 {
-		p.heard, p.wait = now, firstLook
+		p.heard, p.wait = now, soonLook
 	}
 	if l.unacked < p.unacked || p.unacked == unknownUnacked {
 		p.moved = now

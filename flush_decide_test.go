@@ -93,7 +93,7 @@ func FuzzFlushDecide(f *testing.F) {
 				t.Fatalf("aborted with %+v", l)
 			case v == keep && at >= time.Minute:
 				t.Fatalf("kept after %v", at)
-			case p.wait < firstLook || p.wait > lastLook:
+			case p.wait < soonLook || p.wait > lastLook:
 				t.Fatalf("next look after %v", p.wait)
 			case v != keep:
 				return
