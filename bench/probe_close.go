@@ -10,7 +10,8 @@ import (
 )
 
 // closeProbe times Close alone, on a connection with nothing outstanding: as it is
-// here, with SO_LINGER 0 elsewhere. The share is that of the peers that read EOF.
+// here, with SO_LINGER 0 elsewhere; the floor sends a FIN before, the least that a
+// peer needs to read EOF. The share is that of the peers that do.
 type closeProbe struct {
 	*site
 	own bool
@@ -46,7 +47,14 @@ func (p closeProbe) dialAndClose() (time.Duration, error) {
 			return 0, err
 		}
 	}
-	return timeOf(c.Close)
+	return timeOf(func() error {
+		if raw, ok := c.(rawConn); ok {
+			if err := raw.CloseWrite(); err != nil {
+				return err
+			}
+		}
+		return c.Close()
+	})
 }
 
 // settled waits until the sink has seen the end of at least n connections.

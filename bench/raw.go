@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -13,7 +14,8 @@ import (
 
 // rawHost is the floor: the fewest system calls that dial from a listening port,
 // on blocking sockets, with no poller, no keep-alive and no addresses read back.
-// It dials from its first listener, or from an ephemeral port if it has none.
+// It dials from its first listener, or from an ephemeral port if it has none or the
+// 4-tuple is taken.
 type rawHost struct {
 	laddr netip.AddrPort // not valid without a listener
 }
@@ -51,17 +53,26 @@ func (h *rawHost) Listen(a *Addr) (Listener, error) {
 }
 
 func (h *rawHost) Dial(_ context.Context, a *Addr) (Conn, error) {
-	fd, err := rawSocket(h.laddr.IsValid())
+	c, err := rawDial(h.laddr, a.AddrPort)
+	if h.laddr.IsValid() && errors.Is(err, unix.EADDRNOTAVAIL) {
+		return rawDial(netip.AddrPort{}, a.AddrPort)
+	}
+	return c, err
+}
+
+// rawDial dials from laddr, or from an ephemeral port if it is not valid.
+func rawDial(laddr, raddr netip.AddrPort) (Conn, error) {
+	fd, err := rawSocket(laddr.IsValid())
 	if err != nil {
 		return nil, err
 	}
 	c := rawConn(fd)
-	if h.laddr.IsValid() {
-		if err := unix.Bind(fd, sockaddr(h.laddr)); err != nil {
+	if laddr.IsValid() {
+		if err := unix.Bind(fd, sockaddr(laddr)); err != nil {
 			return nil, closeAfter(c, "bind", err)
 		}
 	}
-	if err := unix.Connect(fd, sockaddr(a.AddrPort)); err != nil {
+	if err := unix.Connect(fd, sockaddr(raddr)); err != nil {
 		return nil, closeAfter(c, "connect", err)
 	}
 	return c, nil
@@ -92,6 +103,11 @@ func closeAfter(c Conn, call string, err error) error {
 func (c rawConn) SetLinger(sec int) error {
 	l := unix.Linger{Onoff: 1, Linger: int32(sec)}
 	return os.NewSyscallError("setsockopt", unix.SetsockoptLinger(int(c), unix.SOL_SOCKET, unix.SO_LINGER, &l))
+}
+
+// CloseWrite sends a FIN.
+func (c rawConn) CloseWrite() error {
+	return os.NewSyscallError("shutdown", unix.Shutdown(int(c), unix.SHUT_WR))
 }
 
 // Close closes the descriptor.
