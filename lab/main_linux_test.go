@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) {
 	lab.Main(m, lab.Roles{
-		"close": closeRole, "ours": ourPeer, "libp2p": libp2pPeer, "denied": deniedPeer,
+		"close": closeRole, "ours": ourPeer, "bare": barePeer, "libp2p": libp2pPeer, "denied": deniedPeer,
 		"path": pathRole, "world": worldRole, "v4only": v4only, "unreached": unreached,
 		"plain": plain, "fails": fails, "leaves": leaves, "breaks": breaks, "stubborn": stubborn,
 	})

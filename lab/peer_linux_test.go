@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -59,6 +61,62 @@ func newOurs() *peer {
 	a := newPeer()
 	a.transport = &reuseport.Transport{Control: a.control}
 	return a
+}
+
+// barePeer is ourPeer without Control, so that the socket that asks for sources is
+// kept between the dials.
+func barePeer(p *lab.Process) error {
+	a := newPeer()
+	a.transport = new(reuseport.Transport)
+	lab.Handle(p, "shutdown", a.shutdown)
+	lab.Handle(p, "abandon", a.abandon)
+	lab.Handle(p, "descriptors", countDescriptors)
+	lab.Handle(p, "dialAtOnce", a.dialAtOnce)
+	return a.serve(p)
+}
+
+func (a *peer) shutdown(ctx context.Context, _ struct{}) (struct{}, error) {
+	clear(a.listeners)
+	return struct{}{}, a.transport.(*reuseport.Transport).Shutdown(ctx)
+}
+
+// abandon closes the listeners and forgets the Transport.
+func (a *peer) abandon(context.Context, struct{}) (struct{}, error) {
+	var errs []error
+	for _, l := range a.listeners {
+		errs = append(errs, l.Close())
+	}
+	clear(a.listeners)
+	a.transport = new(reuseport.Transport)
+	return struct{}{}, errors.Join(errs...)
+}
+
+// countDescriptors collects garbage, which closes what nobody refers to any more.
+func countDescriptors(context.Context, struct{}) (int, error) {
+	runtime.GC()
+	time.Sleep(100 * time.Millisecond) // cleanups run on a goroutine of their own
+	open, err := os.ReadDir("/proc/self/fd")
+	return len(open), err
+}
+
+// dialAtOnce dials from several goroutines and closes what it gets with a reset.
+func (a *peer) dialAtOnce(ctx context.Context, to manyTo) (struct{}, error) {
+	raddr, err := ma.NewMultiaddr(to.Addr)
+	if err != nil {
+		return struct{}{}, err
+	}
+	errs := make([]error, to.Count)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			c, err := a.transport.DialContext(ctx, raddr)
+			if errs[i] = err; err == nil {
+				errs[i] = c.(*reuseport.Conn).Abort()
+			}
+		})
+	}
+	wg.Wait()
+	return struct{}{}, errors.Join(errs...)
 }
 
 func libp2pPeer(p *lab.Process) error {

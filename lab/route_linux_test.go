@@ -128,6 +128,54 @@ func TestListenerAfterRouteChange(t *testing.T) {
 	}
 }
 
+// TestKeptAsker: the socket that has asked for a source asks again after routes and
+// rules have changed, and is right.
+func TestKeptAsker(t *testing.T) {
+	t.Parallel()
+	n := twoNetworks(t, "bare")
+	for name, pick := range families() {
+		listenOnBoth(t, n, pick)
+		east, west := pick("10.1.0.1:4001", "[fd01::1]:4001"), pick("10.2.0.1:4002", "[fd02::1]:4002")
+		far := dialTo{Addr: pick(farV4, farV6)}
+		wantFrom(t, n, name+" before", far, east)
+		wantFrom(t, n, name+" west", dialTo{Addr: pick(westV4, westV6)}, west)
+		if err := n.AddRule("h", lab.Rule{Proto: "tcp", Table: viaWest, IPv6: name == "IPv6"}); err != nil {
+			t.Fatal(err)
+		}
+		wantFrom(t, n, name+" under a rule", far, west)
+		wantFrom(t, n, name+" east", dialTo{Addr: pick(eastV4, eastV6)}, east)
+	}
+}
+
+// TestAskersLeaveNothing: dials at once, 32 at a time, keep one socket for each
+// family. Shutdown closes them, and so does the collector if nobody calls it.
+func TestAskersLeaveNothing(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"shutdown", "abandon"} {
+		n := twoNetworks(t, "bare")
+		empty := descriptorsOf(t, n)
+		for _, pick := range families() {
+			listenOnBoth(t, n, pick)
+		}
+		before := descriptorsOf(t, n)
+		for _, far := range []string{farV4, farV6, farV4, farV6} {
+			call[struct{}](t, n, "h", "dialAtOnce", manyTo{far, 32})
+		}
+		if got, want := descriptorsOf(t, n), before+len(families()); got != want {
+			t.Errorf("%d descriptors after the dials, want %d", got, want)
+		}
+		call[struct{}](t, n, "h", end, struct{}{})
+		if got := descriptorsOf(t, n); got > empty {
+			t.Errorf("%d descriptors after %s, %d at first", got, end, empty)
+		}
+	}
+}
+
+func descriptorsOf(t *testing.T, n *lab.Network) int {
+	t.Helper()
+	return call[int](t, n, "h", "descriptors", struct{}{})
+}
+
 // Where the system has no TCP Fast Open, a UDP socket asks for the source.
 func TestListenerWithoutFastOpen(t *testing.T) {
 	t.Parallel()
