@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -209,13 +210,30 @@ func (t *Transport) handshaken(c *Conn) {
 	}
 }
 
-// health is pathHealth with a lock and a clock.
+// health is pathHealth with a lock and a clock. While all is well dials do not take
+// the lock, but for one in freshFor.
 type health struct {
 	mu    sync.Mutex
 	paths pathHealth
+
+	faulty atomic.Bool               // some path is blocked or has silent hosts
+	fresh  atomic.Pointer[handshake] // the last one that was booked
 }
 
+// handshake is one from a listening port with a global address.
+type handshake struct {
+	source netip.AddrPort
+	at     time.Time
+}
+
+// freshFor is how long a booked handshake stands for the next ones of its path.
+const freshFor = time.Second
+
+// watched says whether a dial from laddr has to know its source address first.
 func (h *health) watched(laddr netip.AddrPort) bool {
+	if !h.faulty.Load() {
+		return false
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.paths.watched(laddr.Port(), laddr.Addr())
@@ -234,15 +252,24 @@ func (h *health) mayHedge(source netip.AddrPort, raddr netip.Addr) hedgeAnswer {
 }
 
 func (h *health) handshaken(source netip.AddrPort, raddr netip.Addr) (recovered bool) {
+	now := time.Now()
+	if f := h.fresh.Load(); f != nil && f.source == source && now.Sub(f.at) < freshFor && !h.faulty.Load() {
+		return false
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.paths.handshaken(source, raddr, time.Now())
+	recovered = h.paths.handshaken(source, raddr, now)
+	h.fresh.Store(&handshake{source, now})
+	h.faulty.Store(h.paths.faulty())
+	return recovered
 }
 
 func (h *health) hedgeWon(source netip.AddrPort, raddr netip.Addr) (blocked bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.paths.hedgeWon(source, raddr, time.Now())
+	blocked = h.paths.hedgeWon(source, raddr, time.Now())
+	h.faulty.Store(h.paths.faulty())
+	return blocked
 }
 
 // list returns what is known of all paths, ordered by source.

@@ -222,7 +222,17 @@ func (h *pathHealth) hedgeWon(source netip.AddrPort, raddr netip.Addr, now time.
 // before it starts.
 func (h *pathHealth) watched(port uint16, addr netip.Addr) bool {
 	for source, p := range h.paths {
-		if source.Port() == port && source.Addr().Is4() == addr.Is4() && (p.blocked || len(p.silent) > 0) {
+		if source.Port() == port && source.Addr().Is4() == addr.Is4() && p.faulty() {
+			return true
+		}
+	}
+	return false
+}
+
+// faulty tells whether any path at all is watched.
+func (h *pathHealth) faulty() bool {
+	for _, p := range h.paths {
+		if p.faulty() {
 			return true
 		}
 	}
@@ -299,6 +309,10 @@ func (p *path) state(now time.Time) PathState {
 	}
 	return PathUnproven
 }
+
+// faulty tells whether hosts are remembered that answered an ephemeral port and not
+// this one.
+func (p *path) faulty() bool { return p.blocked || len(p.silent) > 0 }
 
 func (p *path) proven(now time.Time) bool { return now.Before(p.vetoEnds()) }
 
