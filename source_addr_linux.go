@@ -129,10 +129,11 @@ func (a *asker) ask(raddr netip.AddrPort) (netip.Addr, error) {
 	return source, unix.Shutdown(a.fd, unix.SHUT_RDWR)
 }
 
-// close gives the descriptor back.
+// close gives the descriptor back, once: the cleanup must not be queued before Stop.
 func (a *asker) close() {
 	a.forgotten.Stop()
 	closeAsker(a.fd)
+	runtime.KeepAlive(a)
 }
 
 // closeAsker closes a socket of an asker. Nothing was sent that a failure could lose.
