@@ -13,7 +13,8 @@ import (
 // data and then EOF, and once the peer's TCP has acknowledged all of it the 4-tuple
 // is free to be dialed again. What the peer sends meanwhile is discarded. A dial of
 // the same Transport that needs the 4-tuple waits up to 1 s for the acknowledgement,
-// and not for the peer's own end.
+// and not for the peer's own end. Without TCP timestamps (RFC 7323) a 4-tuple whose
+// peer closes too stays in TIME_WAIT.
 //
 // It gives up with a reset when the peer acknowledges nothing for
 // Transport.FlushTimeout, or after 60 times that; Stats counts it. While it runs the
@@ -162,54 +163,39 @@ func (c *Conn) prepareClose(fd uintptr) (wayToClose, uintptr) {
 	return closeLater, dup
 }
 
-// wayAtOnce finds a way that leaves nothing behind for us to do, or closeLater. It
-// may have sent the FIN.
-//
-// A reset on the heels of the FIN is for loopback alone, where no FIN is lost or
-// overtaken, and for peers that know of the connection: one that is still in connect
-// would see it fail, with EPIPE (TestPeerInConnect). Such a connection is left to the
-// kernel if timestamps let its 4-tuple be dialed again out of TIME_WAIT; a punch,
-// which may be tried again between the same ports, takes the long way.
+// wayAtOnce says whether close(2) can follow at once (closeNow), and has then sent the
+// FIN. With SO_LINGER 0 a reset comes with it: the peer reads EOF, not ECONNRESET, and
+// the 4-tuple is free at once.
 func (c *Conn) wayAtOnce(fd uintptr) wayToClose {
-	frees := c.frees.Load()
-	// Asked before the FIN too: a Write that waits would fail with EPIPE instead of
-	// net.ErrClosed (TestCloseIsTCPConns).
-	if frees && !c.isLocal() || !isQuiet(fd) {
+	if c.frees.Load() && !c.mayReset(fd) {
 		return closeLater
 	}
-	heard, stamped := true, false
-	if c.direction == Accepted || c.punched {
-		heard, stamped = heardOf(fd)
+	// Asked before the FIN too: a Write that waits would fail with EPIPE instead of
+	// net.ErrClosed (TestCloseIsTCPConns).
+	if !isQuiet(fd) || !endQuietly(fd) {
+		return closeLater
 	}
-	switch {
-	case !frees:
-		return closeNow
-	case heard && endLocally(fd):
-		return closeNow
-	case !heard && stamped && !c.punched && leaveToKernel(fd):
-		return closeNow
-	}
-	return closeLater
+	return closeNow
+}
+
+// mayReset says whether a reset may follow on the heels of the FIN: on loopback, where
+// no FIN is lost or overtaken, and if the peer knows of the connection. One that is
+// still in connect would see it fail, with EPIPE (TestPeerInConnect).
+func (c *Conn) mayReset(fd uintptr) bool {
+	return c.isLocal() && (c.direction == Dialed && !c.punched || hasReceived(fd))
 }
 
 // isQuiet says whether nothing is on its way: all acknowledged, nothing unread.
-// Without SO_LINGER 0 the kernel's own close does the rest.
 func isQuiet(fd uintptr) bool {
 	n, err := unacked(fd)
 	return err == nil && n == 0 && !hasUnread(fd)
 }
 
-// leaveToKernel makes close deliver, and sends the FIN before it: were the peer's
-// first words to come between the two, the reset for what is unread would still find
-// a peer that has our end (TestCloseMeetsFirstWords).
-func leaveToKernel(fd uintptr) bool {
-	return setLinger(fd, false) == nil && shutdownWrite(fd) == nil
-}
-
-// endLocally sends the FIN and says whether the reset of SO_LINGER 0 may follow: the
-// peer then reads EOF, not ECONNRESET, and the 4-tuple is free at once. What was
-// written beside Close has gone before the FIN.
-func endLocally(fd uintptr) bool {
+// endQuietly sends the FIN and says whether that alone is on its way. It goes before
+// close(2): were the peer's first words to come between isQuiet and close, the reset
+// for what is unread would find a peer that has our end (TestCloseMeetsFirstWords).
+// What was written beside Close has gone before the FIN.
+func endQuietly(fd uintptr) bool {
 	if shutdownWrite(fd) != nil {
 		return false
 	}

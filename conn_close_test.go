@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
@@ -573,62 +574,72 @@ func TestPeerInConnect(t *testing.T) {
 }
 
 // TestCloseMeetsFirstWords: a server that closes what it accepts, and clients whose
-// first words arrive just then. They read EOF all the same.
+// first words arrive just then. They read EOF all the same, also where the 4-tuple
+// shall stay in TIME_WAIT.
 func TestCloseMeetsFirstWords(t *testing.T) {
-	var tr reuseport.Transport
-	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c.Close()
+	for _, linger := range []int{0, -1} {
+		var tr reuseport.Transport
+		l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+		go closeAccepted(l, linger)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 500 {
+					if err := speakFirst(l.Addr().String()); err != nil {
+						t.Errorf("SetLinger(%d): %v", linger, err)
+					}
+				}
+			})
 		}
-	}()
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 500 {
-				c, err := net.Dial("tcp", l.Addr().String())
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				c.Write([]byte("hello")) // fails if the server was first
-				if _, err := io.ReadAll(c); err != nil {
-					t.Error(err)
-				}
-				c.Close()
-			}
-		})
+		wg.Wait()
 	}
-	wg.Wait()
 }
 
-// TestCloseUnheard closes what was accepted from a peer that has said nothing and
-// dials back, the same 4-tuple: at once if the peer has closed too, else after the
-// peer's delayed acknowledgement. Nothing is pending meanwhile.
+// closeAccepted closes whatever arrives.
+func closeAccepted(l manet.Listener, linger int) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		c.(*reuseport.Conn).SetLinger(linger)
+		c.Close()
+	}
+}
+
+// speakFirst dials, writes a word and returns how reading ends.
+func speakFirst(address string) error {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	time.Sleep(time.Duration(rand.N(50)) * time.Microsecond)
+	c.Write([]byte("hello")) // fails if the server was first
+	_, err = io.ReadAll(c)
+	return err
+}
+
+// TestCloseUnheard closes what was accepted from a peer that has said nothing, and
+// dials back at once, with the same 4-tuple: it is free.
 func TestCloseUnheard(t *testing.T) {
 	linuxOnly(t)
-	for peer, wait := range map[string]time.Duration{"closes": 0, "stays open": 200 * time.Millisecond} {
+	for _, closes := range []bool{false, true} {
 		for range 20 {
 			p := newClosePair(t, 0)
 			if err := p.accepted.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if n := p.acceptor.Stats().ClosesPending; n != 0 {
-				t.Errorf("%d closes pending", n)
-			}
-			wantDataThenEOF(t, p.dialed, nil)
-			if wait == 0 {
+			if closes {
+				wantDataThenEOF(t, p.dialed, nil)
 				p.dialed.Close()
 			}
-			time.Sleep(wait)
-			back := dial(t, &p.acceptor, p.dialed.LocalMultiaddr())
-			if !back.Reused() {
-				t.Errorf("the peer %s: the dial back did not reuse the port: %v", peer, back.Cause())
+			ctx := reuseport.WithPortUse(shortly(t, 5*time.Second), reuseport.RequireReuse)
+			back, err := p.acceptor.DialContext(ctx, p.dialed.LocalMultiaddr())
+			if err != nil {
+				t.Fatalf("peer closes %v: %v", closes, err)
 			}
+			back.Close()
 		}
 	}
 }

@@ -207,8 +207,10 @@ func (f *flusher) evict() {
 	v := release
 	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.look.unacked == 0 })
 	if i < 0 {
-		i, v = 0, abort
-		f.pending[i].look = f.look(f.pending[i])
+		i = 0
+		if f.pending[i].look = f.look(f.pending[i]); f.pending[i].look.unacked != 0 {
+			v = abort
+		}
 	}
 	f.end(f.pending[i], v)
 	f.pending = slices.Delete(f.pending, i, i+1)

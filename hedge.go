@@ -210,24 +210,38 @@ func (t *Transport) handshaken(c *Conn) {
 	}
 }
 
-// health is pathHealth with a lock and a clock. While all is well dials do not take
-// the lock, but for one in freshFor.
+// health is pathHealth with a lock and a clock. While all is well, of the dials that
+// leave from one source one in freshFor takes the lock.
 type health struct {
 	mu    sync.Mutex
 	paths pathHealth
 
-	faulty atomic.Bool               // some path is blocked or has silent hosts
-	fresh  atomic.Pointer[handshake] // the last one that was booked
+	faulty atomic.Bool                                  // some path is blocked or has silent hosts
+	fresh  atomic.Pointer[map[netip.AddrPort]time.Time] // when each source's last handshake was booked; never changed
 }
 
-// handshake is one from a listening port with a global address.
-type handshake struct {
-	source netip.AddrPort
-	at     time.Time
-}
-
-// freshFor is how long a booked handshake stands for the next ones of its path.
+// freshFor is how long a booked handshake stands for the next ones of its path; so
+// much older than it was may a handshake seem.
 const freshFor = time.Second
+
+// isFresh says whether a handshake from source need not be booked.
+func (h *health) isFresh(source netip.AddrPort, now time.Time) bool {
+	fresh := h.fresh.Load()
+	return fresh != nil && now.Sub((*fresh)[source]) < freshFor && !h.faulty.Load()
+}
+
+// freshen publishes that a handshake from source was booked. The caller holds mu.
+func (h *health) freshen(source netip.AddrPort, now time.Time) {
+	next := map[netip.AddrPort]time.Time{source: now}
+	if fresh := h.fresh.Load(); fresh != nil {
+		for s, at := range *fresh {
+			if s != source && now.Sub(at) < freshFor {
+				next[s] = at
+			}
+		}
+	}
+	h.fresh.Store(&next)
+}
 
 // watched says whether a dial from laddr has to know its source address first.
 func (h *health) watched(laddr netip.AddrPort) bool {
@@ -253,13 +267,13 @@ func (h *health) mayHedge(source netip.AddrPort, raddr netip.Addr) hedgeAnswer {
 
 func (h *health) handshaken(source netip.AddrPort, raddr netip.Addr) (recovered bool) {
 	now := time.Now()
-	if f := h.fresh.Load(); f != nil && f.source == source && now.Sub(f.at) < freshFor && !h.faulty.Load() {
+	if h.isFresh(source, now) {
 		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	recovered = h.paths.handshaken(source, raddr, now)
-	h.fresh.Store(&handshake{source, now})
+	h.freshen(source, now)
 	h.faulty.Store(h.paths.faulty())
 	return recovered
 }

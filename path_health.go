@@ -119,7 +119,7 @@ func (s PathState) String() string {
 type Path struct {
 	Source        netip.AddrPort
 	State         PathState
-	LastHandshake time.Time // from this port with a global address; zero if none is remembered
+	LastHandshake time.Time // from this port with a global address, to the second; zero if none is remembered
 	SilentHosts   int       // hosts that answered an ephemeral port and not this one
 }
 

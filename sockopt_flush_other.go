@@ -10,7 +10,7 @@ const canFlush = false
 
 func hasUnread(fd uintptr) bool { return true }
 
-func heardOf(fd uintptr) (data, stamped bool) { return false, false }
+func hasReceived(fd uintptr) bool { return false }
 
 func finSent(fd uintptr) bool { return true }
 

@@ -18,7 +18,7 @@ const canFlush = true
 // every close goes the long way.
 func hasUnread(fd uintptr) bool { return true }
 
-func heardOf(fd uintptr) (data, stamped bool) { return false, false }
+func hasReceived(fd uintptr) bool { return false }
 
 // finSent is asked only where unacked tells something.
 func finSent(fd uintptr) bool { return true }

@@ -33,16 +33,9 @@ func finSent(fd uintptr) bool {
 	return err == nil && n == 0
 }
 
-// heardOf says whether the peer has sent data, read or not, and so is through with
-// connect (tcpi_bytes_received, Linux 4.1), and whether the connection has timestamps
-// (RFC 7323), which let a 4-tuple in TIME_WAIT be dialed again.
-func heardOf(fd uintptr) (data, stamped bool) {
+// hasReceived says whether the peer has sent data, read or not, or its FIN
+// (tcpi_bytes_received, Linux 4.1): it is through with connect.
+func hasReceived(fd uintptr) bool {
 	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return false, false
-	}
-	return info.Bytes_received > 0, info.Options&timestamps != 0
+	return err == nil && info.Bytes_received > 0
 }
-
-// timestamps is TCPI_OPT_TIMESTAMPS of <linux/tcp.h>.
-const timestamps = 1

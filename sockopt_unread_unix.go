@@ -11,10 +11,9 @@ func hasUnread(fd uintptr) bool {
 	return err == nil && n > 0
 }
 
-// heardOf says whether the peer has sent data, and whether the connection has
-// timestamps. These systems do not tell in one way; no is the answer that costs time
-// only.
-func heardOf(uintptr) (data, stamped bool) { return false, false }
+// hasReceived says whether the peer has sent data. These systems do not tell in one
+// way; no is the answer that costs time only.
+func hasReceived(uintptr) bool { return false }
 
 // finSent says whether a FIN of ours has left. These systems do not tell.
 func finSent(uintptr) bool { return true }

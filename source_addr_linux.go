@@ -3,9 +3,9 @@ package reuseport
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,10 +38,11 @@ func (t *Transport) sourceByTCP(raddr netip.AddrPort) (netip.Addr, error) {
 }
 
 // An asker is a socket that asks for sources. To make and close one takes longer than
-// to ask, so that a Transport keeps one for each family.
+// to ask, so that a Transport keeps one for each family. What it answers holds for the
+// user and the network namespace of the process at the time it was made.
 type asker struct {
-	fd        int
-	forgotten runtime.Cleanup // closes fd if the Transport goes without Shutdown
+	file *os.File // closes fd if the Transport goes without Shutdown
+	fd   int
 }
 
 // askers are those that a Transport keeps while nobody asks.
@@ -77,11 +78,20 @@ func (t *Transport) takeAsker(raddr netip.AddrPort) (*asker, error) {
 	if err != nil || t.Control == nil {
 		return a, err
 	}
-	if err := t.Control(network(raddr.Addr()), raddr.String(), rawAsker{a}); err != nil {
+	if err := a.apply(t.Control, raddr); err != nil {
 		a.close()
 		return nil, err
 	}
 	return a, nil
+}
+
+// apply calls the user's control function.
+func (a *asker) apply(control controlFunc, raddr netip.AddrPort) error {
+	raw, err := a.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(network(raddr.Addr()), raddr.String(), raw)
 }
 
 // keepAsker keeps an asker for the next dial. If another one is there already, or t
@@ -95,16 +105,17 @@ func (t *Transport) keepAsker(a *asker, raddr netip.AddrPort) {
 	}
 }
 
-// newAsker makes an asker for raddr's family.
+// newAsker makes an asker for raddr's family. It is made non-blocking after os.NewFile,
+// which would else have it watched for events that nobody waits for.
 func newAsker(raddr netip.AddrPort) (*asker, error) {
 	family, _ := sockaddr(raddr)
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	a := &asker{fd: fd}
-	a.forgotten = runtime.AddCleanup(a, closeAsker, fd)
+	a := &asker{file: os.NewFile(uintptr(fd), "source"), fd: fd}
 	err = errors.Join(
+		unix.SetNonblock(fd, true),
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE, 1))
 	if err != nil {
@@ -129,29 +140,8 @@ func (a *asker) ask(raddr netip.AddrPort) (netip.Addr, error) {
 	return source, unix.Shutdown(a.fd, unix.SHUT_RDWR)
 }
 
-// close gives the descriptor back, once: the cleanup must not be queued before Stop.
-func (a *asker) close() {
-	a.forgotten.Stop()
-	closeAsker(a.fd)
-	runtime.KeepAlive(a)
-}
-
-// closeAsker closes a socket of an asker. Nothing was sent that a failure could lose.
-func closeAsker(fd int) { _ = unix.Close(fd) }
-
-// rawAsker shows an asker to Control.
-type rawAsker struct{ *asker }
-
-var _ syscall.RawConn = rawAsker{}
-
-func (a rawAsker) Control(f func(fd uintptr)) error {
-	f(uintptr(a.fd))
-	return nil
-}
-
-// Read and Write fail: the socket is never connected.
-func (a rawAsker) Read(func(fd uintptr) bool) error  { return errors.ErrUnsupported }
-func (a rawAsker) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }
+// close closes the socket. Nothing was sent that a failure could lose.
+func (a *asker) close() { _ = a.file.Close() }
 
 func sockaddr(a netip.AddrPort) (family int, sa unix.Sockaddr) {
 	if a.Addr().Is4() {

@@ -17,8 +17,10 @@ import (
 //
 // The zero value is ready. A Transport must not be copied, and its fields must
 // not be changed after its first use. All methods are safe for concurrent use. What
-// it keeps open besides its listeners is at most two sockets, on Linux, that have
-// asked for source addresses; Shutdown closes them, or else the garbage collector.
+// it keeps open besides its listeners and pending closes is at most two sockets, on
+// Linux, that have asked for source addresses; Shutdown closes them, or else the
+// garbage collector. A process that changes its user or network namespace does so
+// before its first dial.
 type Transport struct {
 	// PortUse says from which port a dial may leave. Zero is PreferReuse.
 	// WithPortUse overrides it for one dial. A value that is none of the

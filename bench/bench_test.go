@@ -53,7 +53,6 @@ func smoke(t *testing.T, match string) Report {
 // cannot are the peers that a scenario is not for, and the word of the reason.
 var cannot = map[string]string{
 	"dial/held/" + naive: "cannot assign requested address",
-	"dial/held/" + floor: "cannot assign requested address",
 }
 
 // checkMeasured fails the test for each peer that has no samples without a reason.
@@ -138,6 +137,11 @@ func checkBenchstat(t *testing.T, text []byte, want int) {
 		if v, ok := res.Value("sec/op"); !ok || v <= 0 {
 			t.Errorf("%s has no time", res.Name)
 		}
+		for _, key := range []string{"date", "kernel", "go", "cpu"} {
+			if res.GetConfig(key) == "" {
+				t.Errorf("%s has no %s", res.Name, key)
+			}
+		}
 	}
 	if n != want {
 		t.Errorf("bench.txt has %d results, want %d", n, want)
@@ -152,6 +156,14 @@ func read(t *testing.T, dir, name string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestPublished: the page that README points to explains itself with the words of
+// this version.
+func TestPublished(t *testing.T) {
+	if !bytes.Contains(read(t, "../docs", "bench.md"), []byte(aboutRun)) {
+		t.Error("docs/bench.md does not contain about.md")
+	}
 }
 
 func TestSpread(t *testing.T) {

@@ -72,14 +72,15 @@ func (r Report) writeBenchstat(w io.Writer) error {
 // benchResult is one round as a benchmark result.
 func (r Report) benchResult(res Result, s Sample, unit string) *benchfmt.Result {
 	b := &benchfmt.Result{
-		Name:  benchfmt.Name(fmt.Sprintf("%s/peer=%s", benchName(res.Scenario), res.Peer)),
-		Iters: s.Ops,
-		Values: []benchfmt.Value{
-			{Value: s.Value, Unit: unit}, {Value: s.Bytes, Unit: "B/op"}, {Value: s.Allocs, Unit: "allocs/op"},
-		},
+		Name:   benchfmt.Name(fmt.Sprintf("%s/peer=%s", benchName(res.Scenario), res.Peer)),
+		Iters:  s.Ops,
+		Values: []benchfmt.Value{{Value: s.Value, Unit: unit}},
+	}
+	if s.Allocs > 0 { // counted
+		b.Values = append(b.Values, benchfmt.Value{Value: s.Bytes, Unit: "B/op"}, benchfmt.Value{Value: s.Allocs, Unit: "allocs/op"})
 	}
 	for _, kv := range [][2]string{{"date", r.Date}, {"kernel", r.Kernel}, {"go", r.Go}, {"cpu", r.CPU}} {
-		b.SetConfig(kv[0], kv[1])
+		b.Config = append(b.Config, benchfmt.Config{Key: kv[0], Value: []byte(kv[1]), File: true})
 	}
 	return b
 }

@@ -71,6 +71,7 @@ func enoughDescriptors(n int) error {
 
 // Round times dials, without the resets that follow.
 func (v *Live) Round(lim Limit, s *Sample) error {
+	reused, known := 0, false
 	got, err := measure(lim, func() (time.Duration, error) {
 		to := v.site.to.take()
 		start := time.Now()
@@ -78,8 +79,16 @@ func (v *Live) Round(lim Limit, s *Sample) error {
 		if err != nil {
 			return 0, err
 		}
-		return time.Since(start), reset(c)
+		took := time.Since(start)
+		var ok bool
+		if ok, known = isReused(c); ok {
+			reused++
+		}
+		return took, reset(c)
 	})
+	if known && err == nil {
+		got.claim(reused)
+	}
 	*s = got
 	return err
 }

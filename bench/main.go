@@ -36,13 +36,25 @@ func realMain() error {
 		return err
 	}
 	r := newReport(commandLine(), rows, p.runAll(rows))
-	if err := r.writeTable(os.Stdout); err != nil || *out == "" {
+	if err := r.writeTable(os.Stdout); err != nil {
 		return err
 	}
-	return r.writeFiles(*out)
+	if *out != "" {
+		if err := r.writeFiles(*out); err != nil {
+			return err
+		}
+	}
+	return r.unmeasured()
 }
 
 // commandLine is how to run this again.
 func commandLine() string {
-	return strings.Join(append([]string{"cd bench && go run ."}, os.Args[1:]...), " ")
+	line := "cd bench && go run ."
+	for _, arg := range os.Args[1:] {
+		if strings.ContainsAny(arg, " |()[]*?$^\\") {
+			arg = "'" + arg + "'"
+		}
+		line += " " + arg
+	}
+	return line
 }

@@ -98,10 +98,14 @@ func newAddr(ap netip.AddrPort) (*Addr, error) {
 	return &Addr{AddrPort: ap, Multiaddr: m, Text: ap.String()}, nil
 }
 
+// aborter is a connection whose Close delivers and frees the 4-tuple, so that it has
+// another method to reset.
+type aborter interface{ Abort() error }
+
 // reset closes a connection with a reset: by Abort where there is one, else with
 // SO_LINGER 0.
 func reset(c Conn) error {
-	if a, ok := c.(interface{ Abort() error }); ok {
+	if a, ok := c.(aborter); ok {
 		return a.Abort()
 	}
 	if err := linger0(c); err != nil {

@@ -22,19 +22,29 @@ func barRows() [][2]string {
 		{"dial/unspecified", "unspecified"}, {"dial/loopback", "loopback"},
 		{"dial/specific/links=2", "specific,\n2 links"}, {"dial/specific/links=202", "specific,\n202 links"},
 		{"dial/two-ports/links=202", "two ports,\n202 links"},
-		{"dial/refused", "refused"}, {"dial/held", "held peer"},
+		{"dial/global", "global\naddress"}, {"dial/refused", "refused"}, {"dial/held", "held peer"},
 	}
 }
 
-// barPeers are the implementations of the bars.
-func barPeers() []string { return []string{ours, libp2p, naive, "manet", floor} }
+// barPeers are the implementations of the bars: all but what they are compared with
+// and what differs little from another one.
+func barPeers() []string {
+	var names []string
+	for _, p := range allPeers() {
+		if p.Name != plain && p.Name != floorNew {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
 
 // barTop is where bars are cut off; the figure stands on top of them anyway.
 const barTop = 3.0
 
-// palette has a colour for each implementation, safe for the colour-blind.
+// palette has a colour for each implementation, safe for the colour-blind, and one
+// for newcomers.
 func palette(peer string) color.Color {
-	return map[string]color.Color{
+	known := map[string]color.Color{
 		ours:     color.RGBA{0x00, 0x72, 0xb2, 0xff},
 		libp2p:   color.RGBA{0xd5, 0x5e, 0x00, 0xff},
 		naive:    color.RGBA{0xe6, 0x9f, 0x00, 0xff},
@@ -42,7 +52,11 @@ func palette(peer string) color.Color {
 		plain:    color.RGBA{0x55, 0x55, 0x55, 0xff},
 		floor:    color.RGBA{0xbb, 0xbb, 0xbb, 0xff},
 		floorNew: color.RGBA{0xdd, 0xdd, 0xdd, 0xff},
-	}[peer]
+	}
+	if c, ok := known[peer]; ok {
+		return c
+	}
+	return color.RGBA{0x00, 0x9e, 0x73, 0xff}
 }
 
 // newPlot is an empty picture that says where and when.
@@ -104,7 +118,7 @@ func lineAt(y, right float64) plot.Plotter {
 // addBars draws one implementation's bars with their figures, and reports whether
 // there were any.
 func (r Report) addBars(p *plot.Plot, peer string, i int) (bool, error) {
-	const width = 15.0
+	const width = 13.0
 	heights := make(plotter.Values, len(barRows()))
 	labels := plotter.XYLabels{}
 	for j, sc := range barRows() {
@@ -157,7 +171,7 @@ func (r Report) ratioOf(scenario, peer string) float64 {
 
 // plotLive draws the cost of a dial against the connections held.
 func (r Report) plotLive(w io.Writer) error {
-	p := r.newPlot("One dial with connections held from one port, sources alternating", "µs, median (log scale)")
+	p := r.newPlot("One dial with connections held, two loopback listeners on one port", "µs, median (log scale)")
 	logScale(p)
 	p.X.Label.Text = "live connections"
 	return r.plotCurves(w, p, func(sc Scenario) int { return sc.Live })

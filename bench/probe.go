@@ -138,8 +138,10 @@ func openGlobal(ar *arena, p Peer) (probe, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.to.addrs, err = ar.global(s.port)
-	return dialProbe{s}, err
+	if s.to.addrs, err = ar.global(s.port); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return dialProbe{s}, nil
 }
 
 // The listeners of the dial scenarios.

@@ -9,17 +9,25 @@ import (
 	"time"
 )
 
-// closeProbe times Close alone, on a connection with nothing outstanding: as it is
-// here, with SO_LINGER 0 elsewhere; the floor sends a FIN before, the least that a
-// peer needs to read EOF. The share is that of the peers that do.
+// closeProbe times Close alone, on a connection with nothing outstanding. What it
+// allocates is not known, since the dial is in the count. The share is that of the
+// peers that read EOF.
 type closeProbe struct {
 	*site
-	own bool
+	free bool // what does not free the 4-tuple by itself is made to
 }
 
-func openClose(ar *arena, p Peer) (probe, error) {
-	s, err := newSite(ar, p, onUnspecified(ar)...)
-	return closeProbe{s, p.Name == ours}, err
+// openClose makes a scenario of closing. With free the 4-tuple can be dialed again at
+// once: a Close that does not care for that gets SO_LINGER 0, and the floor sends a
+// FIN before, the least that a peer needs to read EOF.
+func openClose(free bool) func(*arena, Peer) (probe, error) {
+	return func(ar *arena, p Peer) (probe, error) {
+		s, err := newSite(ar, p, onUnspecified(ar)...)
+		if err != nil {
+			return nil, err
+		}
+		return closeProbe{s, free}, nil
+	}
 }
 
 func (p closeProbe) round(lim Limit) (Sample, error) {
@@ -31,6 +39,7 @@ func (p closeProbe) round(lim Limit) (Sample, error) {
 	if err != nil {
 		return s, err
 	}
+	s.Allocs, s.Bytes = 0, 0
 	after, err := p.settled(before.Accepted + s.Ops)
 	s.claim(after.EOF - before.EOF)
 	return s, err
@@ -42,19 +51,24 @@ func (p closeProbe) dialAndClose() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !p.own {
+	end := c.Close
+	if _, delivers := c.(aborter); p.free && !delivers {
 		if err := linger0(c); err != nil {
 			return 0, err
 		}
+		end = func() error { return closeFreeing(c) }
 	}
-	return timeOf(func() error {
-		if raw, ok := c.(rawConn); ok {
-			if err := raw.CloseWrite(); err != nil {
-				return err
-			}
+	return timeOf(end)
+}
+
+// closeFreeing closes a connection with SO_LINGER 0.
+func closeFreeing(c Conn) error {
+	if raw, ok := c.(rawConn); ok {
+		if err := raw.CloseWrite(); err != nil {
+			return err
 		}
-		return c.Close()
-	})
+	}
+	return c.Close()
 }
 
 // settled waits until the sink has seen the end of at least n connections.
@@ -101,7 +115,10 @@ type heapProbe struct{ *site }
 
 func openHeap(ar *arena, p Peer) (probe, error) {
 	s, err := newSite(ar, p, onUnspecified(ar)...)
-	return heapProbe{s}, err
+	if err != nil {
+		return nil, err
+	}
+	return heapProbe{s}, nil
 }
 
 func (p heapProbe) round(lim Limit) (Sample, error) {

@@ -22,15 +22,18 @@ type refusedProbe struct {
 func openRefused(ar *arena, p Peer) (probe, error) {
 	s := &site{host: p.Open()}
 	if err := s.listen(onUnspecified(ar)); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.close())
 	}
 	closed, port, err := bindOnly()
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	addrs, err := ar.dests(port)
+	if err != nil {
+		return nil, errors.Join(err, closed.Close(), s.close())
+	}
 	s.to = &ring{addrs: addrs}
-	return refusedProbe{s, closed}, err
+	return refusedProbe{s, closed}, nil
 }
 
 // bindOnly binds a free port without listening.
@@ -74,10 +77,13 @@ type silentProbe struct {
 func openSilent(ar *arena, p Peer) (probe, error) {
 	s := &site{host: p.Open()}
 	if err := s.listen(onSpecific(ar)); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.close())
 	}
 	to, err := ar.silent()
-	return silentProbe{s, to}, err
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return silentProbe{s, to}, nil
 }
 
 func (p silentProbe) round(Limit) (Sample, error) {
@@ -107,7 +113,10 @@ func openHeld(ar *arena, p Peer) (probe, error) {
 	}
 	s.to.addrs = s.to.addrs[:heldPeers]
 	held, err := s.hold(heldPeers)
-	return heldProbe{s, held}, err
+	if err != nil {
+		return nil, errors.Join(err, resetAll(held), s.close())
+	}
+	return heldProbe{s, held}, nil
 }
 
 func (p heldProbe) round(lim Limit) (Sample, error) { return dialProbe{p.site}.round(lim) }

@@ -106,7 +106,8 @@ type acceptProbe struct {
 	l       Listener
 	pump    *worker
 	count   atomic.Int64
-	done    chan struct{}
+	done    chan struct{} // closed when serve has ended
+	err     error         // why, once done is closed
 }
 
 // openAccept makes a scenario with that many clients.
@@ -126,13 +127,15 @@ func openAccept(clients int) func(*arena, Peer) (probe, error) {
 	}
 }
 
-// serve accepts and closes until the listener is closed. A connection that its
-// client reset first may fail to close; the next one tells whether that matters.
+// serve accepts and closes until the listener is closed, or closes it after an error,
+// which ends the clients' waiting. A connection that its client reset first may fail
+// to close; the next one tells whether that matters.
 func (p *acceptProbe) serve() {
 	defer close(p.done)
 	for {
 		c, err := p.l.Accept()
 		if err != nil {
+			p.err = errors.Join(err, p.l.Close())
 			return
 		}
 		if c.Close() == nil {
@@ -148,6 +151,11 @@ func (p *acceptProbe) round(lim Limit) (Sample, error) {
 	args := PumpArgs{Port: localAddrPort(p.l).Port(), Clients: p.clients, Time: lim.Time}
 	if err := p.pump.Call("Pump.Run", args, &done); err != nil {
 		return Sample{}, err
+	}
+	select {
+	case <-p.done:
+		return Sample{}, p.err
+	default:
 	}
 	n := p.count.Load() - before
 	return Sample{Value: float64(n) / time.Since(start).Seconds(), Ops: int(n)}, nil

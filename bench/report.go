@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -57,8 +58,22 @@ func cpuModel() string {
 	if !found {
 		return runtime.GOARCH
 	}
-	model, _, _ := strings.Cut(rest, "\n")
+	model, flags, _ := strings.Cut(rest, "\n")
+	if strings.Contains(flags, " hypervisor") {
+		model += " (virtual)"
+	}
 	return strings.TrimSpace(model)
+}
+
+// unmeasured says in which scenarios this module could not be measured.
+func (r Report) unmeasured() error {
+	var errs []error
+	for _, res := range r.Results {
+		if res.Peer == ours && res.Err != "" {
+			errs = append(errs, fmt.Errorf("%s not measured: %s", res.Scenario, res.Err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // row is a scenario's outcome for one peer.
@@ -66,7 +81,7 @@ type row struct {
 	Scenario
 	peer   string
 	value  spread
-	p99    float64
+	p90    float64
 	ratio  spread // to the scenario's base
 	allocs float64
 	bytes  float64
@@ -91,7 +106,7 @@ func (r Report) row(sc Scenario, res Result) row {
 	return row{
 		Scenario: sc, peer: res.Peer, err: res.Err,
 		value:  spreadOf(column(res.Samples, Sample.value)),
-		p99:    pick(func(s Sample) float64 { return s.P99 }),
+		p90:    pick(func(s Sample) float64 { return s.P90 }),
 		allocs: pick(func(s Sample) float64 { return s.Allocs }),
 		bytes:  pick(func(s Sample) float64 { return s.Bytes }),
 		ratio:  r.ratio(res, sc.Base),

@@ -12,7 +12,7 @@ import (
 // Sample is what one round of one peer showed.
 type Sample struct {
 	Value  float64  `json:"value"`           // in the unit of its scenario; of times the median
-	P99    float64  `json:"p99,omitempty"`   // of times
+	P90    float64  `json:"p90,omitempty"`   // of times
 	Ops    int      `json:"ops"`             // operations in the round
 	Allocs float64  `json:"allocs"`          // per operation
 	Bytes  float64  `json:"bytes"`           // allocated, per operation
@@ -31,12 +31,13 @@ const leastOps = 16
 // measure calls op until the limit and sums up. op times itself, so that what it
 // does before and after does not count; what it allocates does. The collector is
 // off meanwhile: a median would not show it but for whom it strikes by chance. One
-// processor at a time runs Go code: with more, whether a dial waits awake or asleep is
-// chance too, and doubles its time.
+// processor at a time runs Go code, and not the sink's: with more, whether a dial waits
+// awake or asleep is chance too, and doubles its time.
 func measure(lim Limit, op func() (time.Duration, error)) (Sample, error) {
 	times := make([]time.Duration, 0, lim.Ops)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	defer leaveLast()()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for end := time.Now().Add(lim.Time); len(times) < lim.Ops; {
@@ -61,7 +62,7 @@ func timed(times []time.Duration) Sample {
 	slices.Sort(times)
 	return Sample{
 		Value: float64(times[len(times)/2]),
-		P99:   float64(times[len(times)*99/100]),
+		P90:   float64(times[len(times)*9/10]),
 		Ops:   len(times),
 	}
 }

@@ -24,7 +24,7 @@ type Scenario struct {
 	open   func(*arena, Peer) (probe, error)
 }
 
-// Goal is a limit that the issue set itself for this module.
+// Goal is a limit that this project set itself before it measured.
 type Goal struct {
 	What  string  `json:"what"`            // ratio, allocs, bytes, value or share
 	Of    string  `json:"of,omitempty"`    // for a ratio: the peer it is to

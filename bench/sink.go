@@ -95,10 +95,8 @@ func (s *Sink) watch(fd int) error {
 // serve handles events until the process ends, on the machine's last processor.
 func (s *Sink) serve() {
 	runtime.LockOSThread()
-	var last unix.CPUSet
-	last.Set(runtime.NumCPU() - 1)
 	// Where the processor is not to be had the scheduler chooses one.
-	_ = unix.SchedSetaffinity(0, &last)
+	_ = unix.SchedSetaffinity(0, lastProcessor())
 	events := make([]unix.EpollEvent, 256)
 	for {
 		n, err := unix.EpollWait(s.epoll, events, -1)

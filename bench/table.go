@@ -68,7 +68,7 @@ func failRows(sz scale) []Scenario {
 			Claim: "reused", open: openGlobal,
 		},
 		{Name: "dial/refused", Title: "dial, refused", Goals: []Goal{atMost(plain, 1.05)}, open: openRefused},
-		{Name: "dial/held", Title: "second dial + reset to a held peer", Goals: []Goal{atMost(plain, 1.20)}, open: openHeld},
+		{Name: "dial/held", Title: "second dial + reset to a held peer", Claim: "reused", Goals: []Goal{atMost(plain, 1.20)}, open: openHeld},
 		{
 			Name: "dial/silent", Title: "dial, on-link host that answers no ARP", Links: sz.links[0], once: true,
 			Goals: []Goal{atMost(plain, 1.05)}, open: openSilent,
@@ -98,8 +98,8 @@ func liveRows(sz scale) []Scenario {
 	var rows []Scenario
 	for _, n := range sz.live {
 		rows = append(rows, Scenario{
-			Name: fmt.Sprintf("dial/live=%d", n), Title: fmt.Sprintf("dial with %d live connections, alternating sources", n),
-			Live: n, Goals: []Goal{atMost(plain, 1.15)}, open: openLive(n),
+			Name: fmt.Sprintf("dial/live=%d", n), Title: fmt.Sprintf("dial with %d live connections, two loopback listeners on one port", n),
+			Live: n, Claim: "reused", Goals: []Goal{atMost(plain, 1.15)}, open: openLive(n),
 		})
 	}
 	return rows
@@ -113,7 +113,11 @@ func otherRows() []Scenario {
 		},
 		{
 			Name: "close", Title: "Close with everything acknowledged (SO_LINGER 0 elsewhere; syscalls: FIN, then reset)", Claim: "peer read EOF",
-			Goals: []Goal{atMost(plain, 1.6), everyone()}, open: openClose,
+			Goals: []Goal{atMost(plain, 1.6), everyone()}, open: openClose(true),
+		},
+		{
+			Name: "close/plain", Title: "Close with everything acknowledged, as it comes (elsewhere the port stays in TIME_WAIT)",
+			Claim: "peer read EOF", open: openClose(false),
 		},
 		{Name: "listen", Title: "Listen + Close", Base: libp2p, Goals: []Goal{atMost(libp2p, 1.2)}, open: openListen},
 	}

@@ -48,8 +48,8 @@ func (r row) figure(v float64) string {
 // details are the further columns of a row.
 func (r row) details() string {
 	s := ""
-	if r.p99 > 0 {
-		s = "p99 " + r.figure(r.p99)
+	if r.p90 > 0 {
+		s = "p90 " + r.figure(r.p90)
 	}
 	if r.allocs > 0 {
 		s += fmt.Sprintf("\t%.0f allocs\t%.0f B", r.allocs, r.bytes)
