@@ -15,13 +15,19 @@ import (
 // yet delivered. One goroutine and one timer serve them all, and only as long as
 // there are any. A look costs two system calls; looking is chosen over waiting for
 // events because a descriptor of package net cannot be waited for a second time.
+//
+// Of the two locks looks comes first. Close takes mu alone, so that it does not wait
+// for the system calls of others.
 type flusher struct {
-	mu      sync.Mutex
+	looks sync.Mutex // held by whoever looks at pending connections, or ends them
+	buf   []byte     // for what is discarded
+	batch []*closing // that are due
+
+	mu      sync.Mutex    // held for no system call
 	pending []*closing    // oldest first
 	idle    chan struct{} // closed when the last one has gone; nil while there is none
 	wake    chan struct{} // tells the goroutine of a look before next
 	next    time.Time
-	buf     []byte // for what is discarded
 	counts  flushCounts
 	ended   time.Time // when the last one went
 }
@@ -45,27 +51,41 @@ type closing struct {
 	due       time.Time // of the next look
 	discarded int
 	look      look // the last one
+	over      bool // it has ended
 }
 
 // add takes over a connection that is off the user's hands: linger off, so that the
 // end of the process delivers, then the FIN.
 func (f *flusher) add(c *closing) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	gone := isGone(errors.Join(setLinger(c.fd, false), shutdownWrite(c.fd)))
-	now := time.Now()
-	c.due = now.Add(firstLook) // nothing is acknowledged yet
-	if gone && f.step(c, now, gone) {
+	if gone && f.bury(c) {
 		return
 	}
-	if len(f.pending) >= maxPendingCloses {
+	c.due = time.Now().Add(firstLook) // nothing is acknowledged yet
+	for !f.enter(c) {
 		f.evict()
+	}
+}
+
+// bury looks at a connection that the peer has reset before it was entered.
+func (f *flusher) bury(c *closing) bool {
+	f.looks.Lock()
+	defer f.looks.Unlock()
+	return f.step(c, time.Now(), true)
+}
+
+// enter makes a connection one of the pending. It returns false if they are too many.
+func (f *flusher) enter(c *closing) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.pending) >= maxPendingCloses {
+		return false
 	}
 	f.pending = append(f.pending, c)
 	if f.idle == nil {
 		f.idle, f.wake, f.next = make(chan struct{}), make(chan struct{}, 1), c.due
 		go f.run(f.wake)
-		return
+		return true
 	}
 	if c.due.Before(f.next) {
 		f.next = c.due
@@ -74,6 +94,7 @@ func (f *flusher) add(c *closing) {
 		default: // it is awake already
 		}
 	}
+	return true
 }
 
 // run looks at the pending connections when they are due, until there are none.
@@ -96,11 +117,33 @@ func (f *flusher) run(wake <-chan struct{}) {
 // sweep looks at all that are due. It returns after what time to come again, or a
 // negative one if nothing is pending any more.
 func (f *flusher) sweep(now time.Time) time.Duration {
+	f.looks.Lock()
+	defer f.looks.Unlock()
+	f.collect(now)
+	for _, c := range f.batch {
+		c.over = f.step(c, now, false)
+	}
+	clear(f.batch)
+	return f.settle()
+}
+
+// collect puts into batch what is due. The caller holds looks.
+func (f *flusher) collect(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pending = slices.DeleteFunc(f.pending, func(c *closing) bool {
-		return !c.due.After(now) && f.step(c, now, false)
-	})
+	f.batch = f.batch[:0]
+	for _, c := range f.pending {
+		if !c.due.After(now) {
+			f.batch = append(f.batch, c)
+		}
+	}
+}
+
+// settle forgets what is over and returns what sweep does. The caller holds looks.
+func (f *flusher) settle() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pending = slices.DeleteFunc(f.pending, func(c *closing) bool { return c.over })
 	if len(f.pending) == 0 {
 		f.pending = nil
 		close(f.idle)
@@ -113,7 +156,7 @@ func (f *flusher) sweep(now time.Time) time.Duration {
 }
 
 // step looks at one connection and acts. It returns true if that was its end. The
-// caller holds mu.
+// caller holds looks.
 func (f *flusher) step(c *closing, now time.Time, gone bool) bool {
 	c.look = f.look(c)
 	c.look.broken = c.look.broken || gone
@@ -167,21 +210,9 @@ func (f *flusher) drain(c *closing) look {
 	return l
 }
 
-// end gives the socket up in the way that v says. The caller holds mu.
+// end gives the socket up in the way that v says. The caller holds looks.
 func (f *flusher) end(c *closing, v verdict) {
-	f.ended = time.Now()
-	switch v {
-	case abort:
-		f.counts.aborted++
-	case lost:
-		f.counts.reset++
-	}
-	if v == abort || v == lost {
-		f.counts.bytes += uint64(c.look.outstanding())
-		if c.look.holdsData() {
-			f.counts.cut++
-		}
-	}
+	f.count(c, v)
 	// Neither error has a taker: the user's Close has returned, and both mean that
 	// the socket is gone already. After the peer's reset nothing is left to free.
 	if v == abort || v == release && c.frees && !c.look.broken {
@@ -194,6 +225,25 @@ func (f *flusher) end(c *closing, v verdict) {
 	_ = closeSocketFD(c.fd)
 }
 
+// count books an end.
+func (f *flusher) count(c *closing, v verdict) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = time.Now()
+	switch v {
+	case abort:
+		f.counts.aborted++
+	case lost:
+		f.counts.reset++
+	default:
+		return
+	}
+	f.counts.bytes += uint64(c.look.outstanding())
+	if c.look.holdsData() {
+		f.counts.cut++
+	}
+}
+
 // outstanding returns how many bytes the peer has not acknowledged.
 func (l look) outstanding() int { return max(0, l.unacked-finUnacked) }
 
@@ -201,19 +251,40 @@ func (l look) outstanding() int { return max(0, l.unacked-finUnacked) }
 // tell. A peer that resets when it has read our end loses nothing.
 func (l look) holdsData() bool { return l.unacked == unknownUnacked || l.outstanding() > 0 }
 
-// evict makes room for one: the oldest whose data has all arrived, or else the
-// oldest. The caller holds mu.
+// evict makes room for one: the oldest whose data has all arrived, or else the oldest.
 func (f *flusher) evict() {
+	f.looks.Lock()
+	defer f.looks.Unlock()
+	c := f.oldest()
+	if c == nil {
+		return
+	}
 	v := release
-	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.look.unacked == 0 })
-	if i < 0 {
-		i = 0
-		if f.pending[i].look = f.look(f.pending[i]); f.pending[i].look.unacked != 0 {
+	if c.look.unacked != 0 {
+		if c.look = f.look(c); c.look.unacked != 0 {
 			v = abort
 		}
 	}
-	f.end(f.pending[i], v)
-	f.pending = slices.Delete(f.pending, i, i+1)
+	f.end(c, v)
+	f.drop(c)
+}
+
+// oldest returns the one to evict, or nil if none is pending. The caller holds looks.
+func (f *flusher) oldest() *closing {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.pending) == 0 {
+		return nil
+	}
+	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.look.unacked == 0 })
+	return f.pending[max(i, 0)]
+}
+
+// drop forgets one that has ended. The goroutine sees it when it comes again.
+func (f *flusher) drop(c *closing) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pending = slices.DeleteFunc(f.pending, func(p *closing) bool { return p == c })
 }
 
 // redialWait is how long a dial waits for a close of ours that holds its 4-tuple:
@@ -246,21 +317,32 @@ func (f *flusher) free(ctx context.Context, laddr, raddr netip.AddrPort) bool {
 
 // tryFree looks at a pending close now, and ends it if all is delivered.
 func (f *flusher) tryFree(laddr, raddr netip.AddrPort) (found, freed, recent bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.holds(laddr, raddr) })
-	if i < 0 {
-		return false, false, time.Since(f.ended) < redialWait
+	f.looks.Lock()
+	defer f.looks.Unlock()
+	c, recent := f.holder(laddr, raddr)
+	if c == nil {
+		return false, false, recent
 	}
-	c := f.pending[i]
 	if !f.step(c, time.Now(), false) {
 		if c.look.unacked != 0 {
 			return true, false, false
 		}
 		f.end(c, release)
 	}
-	f.pending = slices.Delete(f.pending, i, i+1)
+	f.drop(c)
 	return true, true, true
+}
+
+// holder returns the pending close that holds a 4-tuple, or nil, and whether one has
+// ended lately. The caller holds looks.
+func (f *flusher) holder(laddr, raddr netip.AddrPort) (c *closing, recent bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.holds(laddr, raddr) })
+	if i < 0 {
+		return nil, time.Since(f.ended) < redialWait
+	}
+	return f.pending[i], false
 }
 
 // holds says whether a dial from laddr, which may be unspecified, would have the
@@ -322,17 +404,24 @@ func (f *flusher) awaitIdle(ctx context.Context) error {
 
 // undelivered sums up what was cut so far, and on demand what is pending.
 func (f *flusher) undelivered(pending bool) UndeliveredError {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	e := UndeliveredError{Conns: int(f.counts.cut), Bytes: int64(f.counts.bytes)}
+	f.looks.Lock()
+	defer f.looks.Unlock()
+	e, all := f.cut()
 	if !pending {
 		return e
 	}
-	for _, c := range f.pending {
+	for _, c := range all {
 		if c.look = f.look(c); c.look.holdsData() {
 			e.Conns++
 			e.Bytes += int64(c.look.outstanding())
 		}
 	}
 	return e
+}
+
+// cut returns what was cut so far, and what is pending. The caller holds looks.
+func (f *flusher) cut() (UndeliveredError, []*closing) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return UndeliveredError{Conns: int(f.counts.cut), Bytes: int64(f.counts.bytes)}, slices.Clone(f.pending)
 }

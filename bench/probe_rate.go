@@ -108,6 +108,7 @@ type acceptProbe struct {
 	count   atomic.Int64
 	done    chan struct{} // closed when serve has ended
 	err     error         // why, once done is closed
+	once    sync.Once
 }
 
 // openAccept makes a scenario with that many clients.
@@ -135,7 +136,7 @@ func (p *acceptProbe) serve() {
 	for {
 		c, err := p.l.Accept()
 		if err != nil {
-			p.err = errors.Join(err, p.l.Close())
+			p.err = errors.Join(err, p.stop())
 			return
 		}
 		if c.Close() == nil {
@@ -161,8 +162,14 @@ func (p *acceptProbe) round(lim Limit) (Sample, error) {
 	return Sample{Value: float64(n) / time.Since(start).Seconds(), Ops: int(n)}, nil
 }
 
+// stop closes the listener, once: the floor's descriptor is a bare number.
+func (p *acceptProbe) stop() (err error) {
+	p.once.Do(func() { err = p.l.Close() })
+	return err
+}
+
 func (p *acceptProbe) close() error {
-	err := p.l.Close()
+	err := p.stop()
 	<-p.done
 	return errors.Join(err, p.pump.close())
 }

@@ -77,18 +77,18 @@ func failRows(sz scale) []Scenario {
 }
 
 func rateRows() []Scenario {
-	lim := Limit{1 << 30, 50 * time.Millisecond}
+	lim := Limit{1 << 30, 200 * time.Millisecond}
 	var rows []Scenario
 	for _, n := range []int{8, 64} {
 		rows = append(rows, Scenario{
 			Name: fmt.Sprintf("parallel/goroutines=%d", n), Title: fmt.Sprintf("parallel dials + resets, %d goroutines, listeners coming and going", n),
-			Unit: "ops/s", Claim: "reused", lim: lim, rounds: 72, Goals: []Goal{atLeast(plain, 1), everyone()}, open: openParallel(n),
+			Unit: "ops/s", Claim: "reused", lim: lim, rounds: 24, Goals: []Goal{atLeast(plain, 1), everyone()}, open: openParallel(n),
 		})
 	}
 	for _, n := range []int{8, 32} {
 		rows = append(rows, Scenario{
 			Name: fmt.Sprintf("accept/clients=%d", n), Title: fmt.Sprintf("accept + close, %d clients", n),
-			Unit: "ops/s", lim: lim, rounds: 72, Goals: []Goal{atLeast(plain, 0.98)}, open: openAccept(n),
+			Unit: "ops/s", lim: lim, rounds: 24, Goals: []Goal{atLeast(plain, 0.98)}, open: openAccept(n),
 		})
 	}
 	return rows
