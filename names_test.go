@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http/httptrace"
 	"net/netip"
 	"sync/atomic"
 	"syscall"
@@ -185,6 +186,23 @@ func TestNameErrors(t *testing.T) {
 	_, err = tr.Listen(parse(t, "/dns4/unknown.test/tcp/0"))
 	if !errors.As(err, &dns) {
 		t.Errorf("listen on an unknown name: %v", err)
+	}
+}
+
+// TestEndedContextAsksNothing: a context that has ended is the answer, whatever
+// the name, and nothing is looked up.
+func TestEndedContextAsksNothing(t *testing.T) {
+	var asked []string
+	trace := &httptrace.ClientTrace{DNSStart: func(i httptrace.DNSStartInfo) { asked = append(asked, i.Host) }}
+	ctx, cancel := context.WithCancel(httptrace.WithClientTrace(t.Context(), trace))
+	cancel()
+	var tr reuseport.Transport
+	for _, name := range []string{"peer.test", "not!a!name"} {
+		_, err := tr.DialContext(ctx, parse(t, "/dns/"+name+"/tcp/1"))
+		wantErr(t, err, context.Canceled)
+	}
+	if len(asked) != 0 {
+		t.Errorf("looked up %q", asked)
 	}
 }
 

@@ -100,8 +100,13 @@ func localSystem(ip string) netip.Addr {
 	return loopbackOf(netip.IPv4Unspecified())
 }
 
-// resolve returns the addresses that g stands for, in the resolver's order.
+// resolve returns the addresses that g stands for, in the resolver's order. It
+// asks nothing once ctx has ended; package net would ask and give up at once, or
+// answer from what it knows, whichever comes first.
 func (g target) resolve(ctx context.Context) ([]netip.AddrPort, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, g.ip, g.host)
 	if err != nil {
 		return nil, err

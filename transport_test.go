@@ -67,7 +67,7 @@ func TestDialWrongAddress(t *testing.T) {
 // FuzzDialMultiaddr: whatever bytes make a multiaddr, a dial ends with an error
 // and no panic. The context has ended, so nothing is sent.
 func FuzzDialMultiaddr(f *testing.F) {
-	for _, s := range append(wrongAddresses, "/ip4/127.0.0.1/tcp/1", "/ip6zone/lo/ip6/fe80::1/tcp/1", "/dns/localhost/tcp/1") {
+	for _, s := range append(wrongAddresses, "/ip4/127.0.0.1/tcp/1", "/ip6zone/lo/ip6/fe80::1/tcp/1", "/dns/localhost/tcp/1", "/dns/not!a!name/tcp/1") {
 		f.Add(ma.StringCast(s).Bytes())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
