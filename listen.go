@@ -109,7 +109,7 @@ func (t *Transport) bind(laddr listenAddr, now *snapshot) (*net.TCPListener, err
 	if t.Shared {
 		return listen(laddr, t.control().then(setReuse))
 	}
-	tcp, err := listen(laddr, t.control().then(exclusive).then(t.guarded))
+	tcp, err := listen(laddr, t.control().then(t.exclusive))
 	if err == nil || !isAddrInUse(err) || !now.overlaps(laddr) {
 		return tcp, err
 	}
@@ -127,8 +127,11 @@ func (t *Transport) bind(laddr listenAddr, now *snapshot) (*net.TCPListener, err
 	return tcp, nil
 }
 
-// guarded is guard as a control function. A listener works without it.
-func (t *Transport) guarded(_, address string, c syscall.RawConn) error {
+// exclusive is for sockets that listen exclusively. They work without the guard.
+func (t *Transport) exclusive(_, address string, c syscall.RawConn) error {
+	if err := setExclusive(c); err != nil {
+		return err
+	}
 	t.guardFailed(address, guard(c))
 	return nil
 }
@@ -167,7 +170,7 @@ func lostRace(err error) bool {
 // listenOnce is net.Listen with our options. A Multipath TCP socket, Go's default,
 // does not pass later socket options on to the TCP sockets beneath it.
 func listenOnce(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
-	lc := net.ListenConfig{Control: control.then(lingerEarly).then(keepAliveEarly), KeepAlive: ownKeepAlive}
+	lc := net.ListenConfig{Control: control.then(inheritEarly), KeepAlive: ownKeepAlive}
 	lc.SetMultipathTCP(false)
 	nw, address := network(laddr.Addr()), laddr.String()
 	if laddr.dual {
@@ -180,6 +183,10 @@ func listenOnce(laddr listenAddr, control controlFunc) (*net.TCPListener, error)
 	}
 	return l.(*net.TCPListener), nil
 }
+
+// inheritEarly sets what accepted connections inherit before the socket listens: what
+// arrives in the moment after listen inherits it too (TestLingerFromTheFirst).
+func inheritEarly(_, _ string, c syscall.RawConn) error { return c.Control(toInherit) }
 
 // register prepares a new socket for reuse and enters it. The caller holds mu.
 func (t *Transport) register(tcp *net.TCPListener, asked listenAddr) (manet.Listener, error) {
@@ -275,9 +282,6 @@ func markedReuse(network, address string, c syscall.RawConn) error {
 	}
 	return nil
 }
-
-// exclusive is for sockets that listen exclusively.
-func exclusive(network, address string, c syscall.RawConn) error { return setExclusive(c) }
 
 // WrapListener makes t dial from the port of a listener made elsewhere: socket
 // activation, a hand-over from an earlier process, an interface binding of its own. It

@@ -2,13 +2,12 @@ package reuseport
 
 import (
 	"net"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // ownKeepAlive is for the KeepAlive field of net.Dialer and net.ListenConfig: package
-// net is not to set keep-alive, keepAlive and keepAliveEarly do.
+// net is not to set keep-alive, keepAlive and toInherit do.
 const ownKeepAlive = -1
 
 // keepAlive sets on a dialed connection what package net sets, in one visit to the
@@ -20,9 +19,13 @@ func keepAlive(c *net.TCPConn) {
 	}
 }
 
-// keepAliveEarly sets keep-alive on a listening socket. Linux passes it on to what
-// the socket accepts, which saves four system calls for each (TestKeepAliveIsNets).
-func keepAliveEarly(_, _ string, c syscall.RawConn) error { return c.Control(keepAliveOptions) }
+// toInherit sets on a new socket what it passes on to all that it accepts: SO_LINGER 0
+// and keep-alive, which saves four system calls for each (TestKeepAliveIsNets). It
+// does not fail on a socket that is new.
+func toInherit(fd uintptr) {
+	_ = setLinger(fd, true)
+	keepAliveOptions(fd)
+}
 
 // keepAliveOptions are package net's: after 15 s, each 15 s, 9 times. The switch comes
 // last, or the kernel would set its timer twice.

@@ -2,10 +2,7 @@
 
 package reuseport
 
-import (
-	"net"
-	"syscall"
-)
+import "net"
 
 // ownKeepAlive is for the KeepAlive field of net.Dialer and net.ListenConfig: package
 // net sets its keep-alive on each connection.
@@ -13,6 +10,3 @@ const ownKeepAlive = 0
 
 // keepAlive does nothing: package net has done it.
 func keepAlive(*net.TCPConn) {}
-
-// keepAliveEarly does nothing: package net will do it.
-func keepAliveEarly(_, _ string, _ syscall.RawConn) error { return nil }

@@ -23,5 +23,5 @@ func setExclusive(c syscall.RawConn) error { return nil }
 // inheritsLinger: accepted connections get SO_LINGER one by one.
 const inheritsLinger = false
 
-// lingerEarly does nothing.
-func lingerEarly(_, _ string, c syscall.RawConn) error { return nil }
+// toInherit does nothing.
+func toInherit(uintptr) {}

@@ -25,14 +25,6 @@ func allowReuse(c syscall.RawConn) error {
 // (TestLingerZero).
 const inheritsLinger = true
 
-// lingerEarly sets SO_LINGER 0 before the socket listens: what arrives in the moment
-// after listen inherits it too (TestLingerFromTheFirst).
-func lingerEarly(_, _ string, c syscall.RawConn) error {
-	var opt error
-	err := c.Control(func(fd uintptr) { opt = setLinger(fd, true) })
-	return errors.Join(err, opt)
-}
-
 // isV6Only reads IPV6_V6ONLY of an IPv6 socket.
 func isV6Only(c syscall.RawConn) (bool, error) {
 	var on int

@@ -38,5 +38,5 @@ func dupSocket(c syscall.RawConn) (*os.File, error) { return nil, errors.ErrUnsu
 // inheritsLinger: accepted connections get SO_LINGER one by one.
 const inheritsLinger = false
 
-// lingerEarly does nothing.
-func lingerEarly(_, _ string, c syscall.RawConn) error { return nil }
+// toInherit does nothing.
+func toInherit(uintptr) {}

@@ -199,6 +199,17 @@ func (s *snapshot) mixes(laddr listenAddr) bool {
 	return laddr.dual || slices.ContainsFunc(s.sockets, func(sock *socket) bool { return sock.laddr.Port() == laddr.Port() })
 }
 
+// without returns a copy of the sockets that lacks sock.
+func (s *snapshot) without(sock *socket) []*socket {
+	var rest []*socket
+	for _, other := range s.sockets {
+		if other != sock {
+			rest = append(rest, other)
+		}
+	}
+	return rest
+}
+
 // add enters a socket with its first handle. The caller holds mu.
 func (r *registry) add(sock *socket, l *listener) {
 	sock.handles = []*listener{l}
@@ -236,8 +247,7 @@ func (r *registry) drop(l *listener) bool {
 		return true
 	}
 	now := r.load()
-	rest := slices.DeleteFunc(slices.Clone(now.sockets), func(s *socket) bool { return s == l.socket })
-	r.publish(rest, now.shut)
+	r.publish(now.without(l.socket), now.shut)
 	return true
 }
 
