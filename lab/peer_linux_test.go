@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -70,7 +72,8 @@ func barePeer(p *lab.Process) error {
 	a.transport = new(reuseport.Transport)
 	lab.Handle(p, "shutdown", a.shutdown)
 	lab.Handle(p, "abandon", a.abandon)
-	lab.Handle(p, "descriptors", countDescriptors)
+	lab.Handle(p, "collect", collect)
+	lab.Handle(p, "sockets", countSockets)
 	lab.Handle(p, "dialAtOnce", a.dialAtOnce)
 	return a.serve(p)
 }
@@ -91,12 +94,22 @@ func (a *peer) abandon(context.Context, struct{}) (struct{}, error) {
 	return struct{}{}, errors.Join(errs...)
 }
 
-// countDescriptors collects garbage, which closes what nobody refers to any more.
-func countDescriptors(context.Context, struct{}) (int, error) {
+// collect collects garbage, which closes what nobody refers to any more.
+func collect(context.Context, struct{}) (struct{}, error) {
 	runtime.GC()
 	time.Sleep(100 * time.Millisecond) // cleanups run on a goroutine of their own
-	open, err := os.ReadDir("/proc/self/fd")
-	return len(open), err
+	return struct{}{}, nil
+}
+
+// countSockets counts the descriptors that are sockets.
+func countSockets(context.Context, struct{}) (n int, err error) {
+	open, err := filepath.Glob("/proc/self/fd/*")
+	for _, fd := range open {
+		if link, _ := os.Readlink(fd); strings.HasPrefix(link, "socket:") {
+			n++
+		}
+	}
+	return n, err
 }
 
 // dialAtOnce dials from several goroutines and closes what it gets with a reset.
