@@ -106,8 +106,15 @@ func TestClosePendingBound(t *testing.T) {
 			t.Fatalf("the peer of an aborted close read %v", err)
 		}
 	}
-	resetAll(t, ends)
-	awaitCloses(t, &tr)
+	resetAll(t, ends[more:2*more]) // the oldest now
+	defer resetAll(t, closeStuck(t, &tr, l, port, more))
+	if s := tr.Stats(); s.ClosesAborted != more {
+		t.Errorf("%d aborted, with those whose peer had reset", s.ClosesAborted)
+	}
+	resetAll(t, ends[2*more:])
+	for i := 0; i < 500 && tr.Stats().ClosesPending > more; i++ {
+		time.Sleep(20 * time.Millisecond)
+	}
 	if s := tr.Stats(); s.ClosesReset != bound {
 		t.Errorf("%d of %d counted as reset by the peer", s.ClosesReset, bound)
 	}

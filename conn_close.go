@@ -1,6 +1,7 @@
 package reuseport
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -93,13 +94,16 @@ func (c *Conn) SetLinger(sec int) error {
 // TIME_WAIT where TCP asks for it; and Abort resets only with the last descriptor.
 func (c *Conn) File() (*os.File, error) {
 	c.filed.Store(true)
+	if c.closed.Load() {
+		return nil, c.errClosed("file") // Close may not have seen filed
+	}
 	return c.TCPConn.File()
 }
 
 func (c *Conn) reset() error {
 	if !c.frees.Load() {
 		if err := c.TCPConn.SetLinger(0); err != nil {
-			return err
+			return errors.Join(err, c.TCPConn.Close())
 		}
 	}
 	return c.TCPConn.Close()
@@ -130,7 +134,7 @@ func (c *Conn) writeError(err error) error {
 func (c *Conn) closePlain() error {
 	if c.frees.Load() {
 		if err := c.TCPConn.SetLinger(-1); err != nil {
-			return err
+			return errors.Join(err, c.TCPConn.Close())
 		}
 	}
 	return c.TCPConn.Close()
@@ -209,16 +213,29 @@ func (c *Conn) isLocal() bool {
 	return ok && raddr.IP.IsLoopback()
 }
 
+// hold keeps package net from closing a descriptor.
+type hold struct {
+	end  chan struct{} // closed to let it go
+	gone chan error    // of the Control that holds it
+}
+
+// release lets the descriptor go and returns when it is closed: the last to leave a
+// closed descriptor of package net closes it.
+func (h *hold) release() {
+	close(h.end)
+	<-h.gone
+}
+
 // closeHolding closes without a further descriptor: a goroutine keeps package net
 // from closing the one there is, while another is stuck in TCPConn.Close, which ends
 // the user's calls at once and then waits for the first.
 func (c *Conn) closeHolding(raw syscall.RawConn) error {
-	fd, held := make(chan uintptr), make(chan struct{})
-	failed := make(chan error, 1)
+	fd := make(chan uintptr)
+	h := &hold{end: make(chan struct{}), gone: make(chan error, 1)}
 	go func() {
-		failed <- raw.Control(func(s uintptr) {
+		h.gone <- raw.Control(func(s uintptr) {
 			fd <- s
-			<-held
+			<-h.end
 		})
 	}()
 	select {
@@ -227,18 +244,18 @@ func (c *Conn) closeHolding(raw syscall.RawConn) error {
 		for raw.Control(func(uintptr) {}) == nil {
 			time.Sleep(time.Millisecond / 16) // until TCPConn.Close has begun
 		}
-		c.t.flushes.add(c.closing(s, held))
+		c.t.flushes.add(c.closing(s, h))
 		return nil
-	case err := <-failed:
+	case err := <-h.gone:
 		return err
 	}
 }
 
 // closing describes the connection for the flusher.
-func (c *Conn) closing(fd uintptr, held chan struct{}) *closing {
+func (c *Conn) closing(fd uintptr, h *hold) *closing {
 	return &closing{
 		laddr: netAddr(c.LocalAddr()), raddr: netAddr(c.RemoteAddr()),
-		fd: fd, held: held, frees: c.frees.Load(), local: c.isLocal(),
+		fd: fd, hold: h, frees: c.frees.Load(), local: c.isLocal(),
 		progress: newProgress(time.Now(), c.t.flushTimeout()),
 		look:     look{unacked: unknownUnacked},
 	}

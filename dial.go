@@ -213,11 +213,22 @@ func (a *attempt) fromFree(ctx context.Context, laddr netip.AddrPort) (*net.TCPC
 		return c, NoCause, nil
 	}
 	cause := localFault(err)
-	if cause != TupleInUse || !a.t.flushes.free(ctx, laddr, a.raddr) {
+	if cause != TupleInUse || !a.freed(ctx, laddr) {
 		return nil, cause, err
 	}
 	c, err = a.fromShared(ctx, laddr)
 	return c, localFault(err), err
+}
+
+// freed says whether a pending close of ours may have held the 4-tuple and does so no
+// more. Of the addresses of a wildcard it is the one that the dial would leave from:
+// a close on another one is left alone (TestRedialFreesOneTuple).
+func (a *attempt) freed(ctx context.Context, laddr netip.AddrPort) bool {
+	if !a.t.flushes.mayHold(laddr.Port(), a.raddr) {
+		return false
+	}
+	path, err := a.pathOf(ctx, laddr)
+	return err == nil && a.t.flushes.free(ctx, path, a.raddr)
 }
 
 // blame books a local address that could not be used.

@@ -1,9 +1,7 @@
 package reuseport
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/netip"
 	"slices"
@@ -17,7 +15,7 @@ import (
 // events because a descriptor of package net cannot be waited for a second time.
 //
 // Of the two locks looks comes first. Close takes mu alone, so that it does not wait
-// for the system calls of others.
+// for the system calls of others, unless its peer has reset or too many are pending.
 type flusher struct {
 	looks sync.Mutex // held by whoever looks at pending connections, or ends them
 	buf   []byte     // for what is discarded
@@ -43,22 +41,22 @@ type flushCounts struct {
 type closing struct {
 	laddr, raddr netip.AddrPort
 	fd           uintptr
-	held         chan struct{} // not nil: fd is package net's, which closes it after held is closed
-	frees        bool          // a reset shall free the 4-tuple in the end
-	local        bool          // on loopback, where nothing is lost or overtaken
+	hold         *hold // not nil: fd is package net's, and kept open
+	frees        bool  // a reset shall free the 4-tuple in the end
+	local        bool  // on loopback, where nothing is lost or overtaken
 
 	progress  flushProgress
 	due       time.Time // of the next look
 	discarded int
 	look      look // the last one
-	over      bool // it has ended
+	over      bool // it has ended; guarded by mu
 }
 
 // add takes over a connection that is off the user's hands: linger off, so that the
 // end of the process delivers, then the FIN.
 func (f *flusher) add(c *closing) {
-	gone := isGone(errors.Join(setLinger(c.fd, false), shutdownWrite(c.fd)))
-	if gone && f.bury(c) {
+	if isGone(errors.Join(setLinger(c.fd, false), shutdownWrite(c.fd))) {
+		f.bury(c)
 		return
 	}
 	c.due = time.Now().Add(firstLook) // nothing is acknowledged yet
@@ -67,17 +65,22 @@ func (f *flusher) add(c *closing) {
 	}
 }
 
-// bury looks at a connection that the peer has reset before it was entered.
-func (f *flusher) bury(c *closing) bool {
+// bury ends a connection that the peer has reset before it was entered. A last look
+// tells what did not make it.
+func (f *flusher) bury(c *closing) {
 	f.looks.Lock()
 	defer f.looks.Unlock()
-	return f.step(c, time.Now(), true)
+	c.look.broken = true
+	f.step(c, time.Now())
 }
 
 // enter makes a connection one of the pending. It returns false if they are too many.
 func (f *flusher) enter(c *closing) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if len(f.pending) >= maxPendingCloses {
+		f.forget() // those that a sweep under way has ended
+	}
 	if len(f.pending) >= maxPendingCloses {
 		return false
 	}
@@ -121,7 +124,7 @@ func (f *flusher) sweep(now time.Time) time.Duration {
 	defer f.looks.Unlock()
 	f.collect(now)
 	for _, c := range f.batch {
-		c.over = f.step(c, now, false)
+		f.step(c, now)
 	}
 	clear(f.batch)
 	return f.settle()
@@ -131,6 +134,7 @@ func (f *flusher) sweep(now time.Time) time.Duration {
 func (f *flusher) collect(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.forget()
 	f.batch = f.batch[:0]
 	for _, c := range f.pending {
 		if !c.due.After(now) {
@@ -139,11 +143,16 @@ func (f *flusher) collect(now time.Time) {
 	}
 }
 
+// forget takes out what is over. The caller holds mu.
+func (f *flusher) forget() {
+	f.pending = slices.DeleteFunc(f.pending, func(c *closing) bool { return c.over })
+}
+
 // settle forgets what is over and returns what sweep does. The caller holds looks.
 func (f *flusher) settle() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pending = slices.DeleteFunc(f.pending, func(c *closing) bool { return c.over })
+	f.forget()
 	if len(f.pending) == 0 {
 		f.pending = nil
 		close(f.idle)
@@ -157,9 +166,8 @@ func (f *flusher) settle() time.Duration {
 
 // step looks at one connection and acts. It returns true if that was its end. The
 // caller holds looks.
-func (f *flusher) step(c *closing, now time.Time, gone bool) bool {
+func (f *flusher) step(c *closing, now time.Time) bool {
 	c.look = f.look(c)
-	c.look.broken = c.look.broken || gone
 	v := c.progress.next(now, c.look)
 	if v == keep {
 		c.due = now.Add(c.progress.wait)
@@ -169,17 +177,28 @@ func (f *flusher) step(c *closing, now time.Time, gone bool) bool {
 	return true
 }
 
-// look discards what has come in and asks what is outstanding.
+// peek is a look that decides nothing. What it hears the next decision has to know.
+func (f *flusher) peek(c *closing) {
+	c.look = f.look(c)
+	if c.look.received > 0 {
+		c.progress.heard = time.Now()
+	}
+}
+
+// look discards what has come in and asks what is outstanding. An end that an earlier
+// look has seen, and thereby taken off the socket, stays.
 func (f *flusher) look(c *closing) look {
 	l := f.drain(c)
+	l.ended, l.broken = l.ended || c.look.ended, l.broken || c.look.broken
 	n, err := unacked(c.fd)
 	switch {
 	case err != nil:
 		l.unacked = unknownUnacked
 	case n == 0 || n <= finUnacked && c.local && finSent(c.fd):
 		l.unacked = 0 // or the FIN arrives
-	case l.ended && n > 0:
-		// A reset after the peer's FIN does not show on reading (Linux).
+	case l.ended || c.discarded >= maxDiscard:
+		// A reset after the peer's FIN does not show on reading (Linux), and none
+		// does where nothing is read any more.
 		l.unacked, l.broken = n, l.broken || isGone(shutdownWrite(c.fd))
 	default:
 		l.unacked = n
@@ -218,8 +237,8 @@ func (f *flusher) end(c *closing, v verdict) {
 	if v == abort || v == release && c.frees && !c.look.broken {
 		_ = setLinger(c.fd, true)
 	}
-	if c.held != nil {
-		close(c.held)
+	if c.hold != nil {
+		c.hold.release()
 		return
 	}
 	_ = closeSocketFD(c.fd)
@@ -229,7 +248,7 @@ func (f *flusher) end(c *closing, v verdict) {
 func (f *flusher) count(c *closing, v verdict) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ended = time.Now()
+	c.over, f.ended = true, time.Now()
 	switch v {
 	case abort:
 		f.counts.aborted++
@@ -259,169 +278,21 @@ func (f *flusher) evict() {
 	if c == nil {
 		return
 	}
-	v := release
 	if c.look.unacked != 0 {
-		if c.look = f.look(c); c.look.unacked != 0 {
-			v = abort
-		}
+		f.peek(c)
 	}
-	f.end(c, v)
-	f.drop(c)
+	f.end(c, c.look.cut())
 }
 
-// oldest returns the one to evict, or nil if none is pending. The caller holds looks.
+// oldest returns the one to evict, or nil if there is room: a sweep may have made some
+// while the caller waited for looks, which it holds.
 func (f *flusher) oldest() *closing {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.pending) == 0 {
+	f.forget()
+	if len(f.pending) < maxPendingCloses {
 		return nil
 	}
 	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.look.unacked == 0 })
 	return f.pending[max(i, 0)]
-}
-
-// drop forgets one that has ended. The goroutine sees it when it comes again.
-func (f *flusher) drop(c *closing) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.pending = slices.DeleteFunc(f.pending, func(p *closing) bool { return p == c })
-}
-
-// redialWait is how long a dial waits for a close of ours that holds its 4-tuple:
-// a round trip, a delayed acknowledgement, and a segment that has to be sent again.
-const redialWait = time.Second
-
-// free frees a 4-tuple that a pending close holds, as soon as all is delivered: a
-// dial need not wait for the peer's end. It returns false if it is not one of
-// ours, or not delivered within redialWait. One that ended since the dial began is
-// not found any more: whatever ended within redialWait may have been it, and one
-// more bind and connect sends nothing if it was not.
-func (f *flusher) free(ctx context.Context, laddr, raddr netip.AddrPort) bool {
-	end := time.Now().Add(redialWait)
-	for wait := soonLook; ; wait = min(2*wait, lastLook/4) {
-		switch found, freed, recent := f.tryFree(laddr, raddr); {
-		case freed:
-			return true
-		case !found:
-			return recent
-		case time.Now().After(end):
-			return false
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-// tryFree looks at a pending close now, and ends it if all is delivered.
-func (f *flusher) tryFree(laddr, raddr netip.AddrPort) (found, freed, recent bool) {
-	f.looks.Lock()
-	defer f.looks.Unlock()
-	c, recent := f.holder(laddr, raddr)
-	if c == nil {
-		return false, false, recent
-	}
-	if !f.step(c, time.Now(), false) {
-		if c.look.unacked != 0 {
-			return true, false, false
-		}
-		f.end(c, release)
-	}
-	f.drop(c)
-	return true, true, true
-}
-
-// holder returns the pending close that holds a 4-tuple, or nil, and whether one has
-// ended lately. The caller holds looks.
-func (f *flusher) holder(laddr, raddr netip.AddrPort) (c *closing, recent bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	i := slices.IndexFunc(f.pending, func(c *closing) bool { return c.holds(laddr, raddr) })
-	if i < 0 {
-		return nil, time.Since(f.ended) < redialWait
-	}
-	return f.pending[i], false
-}
-
-// holds says whether a dial from laddr, which may be unspecified, would have the
-// 4-tuple of c.
-func (c *closing) holds(laddr, raddr netip.AddrPort) bool {
-	return c.raddr == raddr && c.laddr.Port() == laddr.Port() &&
-		(c.laddr == laddr || laddr.Addr().IsUnspecified())
-}
-
-// UndeliveredError says what pending closes did not deliver when Shutdown returned.
-// It unwraps to the error of the context, if that ended the wait.
-type UndeliveredError struct {
-	Conns int   // connections with data that the peer has not acknowledged
-	Bytes int64 // bytes of theirs; where the system does not tell, they are not in it
-
-	err error
-}
-
-func (e *UndeliveredError) Error() string {
-	s := fmt.Sprintf("reuseport: %d connections closed with %d bytes undelivered", e.Conns, e.Bytes)
-	if e.err != nil {
-		s += ": " + e.err.Error()
-	}
-	return s
-}
-
-// Unwrap returns context.Canceled, context.DeadlineExceeded, or nil.
-func (e *UndeliveredError) Unwrap() error { return e.err }
-
-// await waits until nothing is pending or ctx ends, and returns an
-// *UndeliveredError if something did not make it.
-func (f *flusher) await(ctx context.Context) error {
-	before := f.undelivered(false)
-	err := f.awaitIdle(ctx)
-	after := f.undelivered(err != nil)
-	e := &UndeliveredError{Conns: after.Conns - before.Conns, Bytes: after.Bytes - before.Bytes, err: err}
-	if e.Conns == 0 {
-		return nil // what may be pending waits for the peers' ends only
-	}
-	return e
-}
-
-// awaitIdle waits until nothing is pending.
-func (f *flusher) awaitIdle(ctx context.Context) error {
-	for {
-		f.mu.Lock()
-		idle := f.idle
-		f.mu.Unlock()
-		if idle == nil {
-			return nil
-		}
-		select {
-		case <-idle:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// undelivered sums up what was cut so far, and on demand what is pending.
-func (f *flusher) undelivered(pending bool) UndeliveredError {
-	f.looks.Lock()
-	defer f.looks.Unlock()
-	e, all := f.cut()
-	if !pending {
-		return e
-	}
-	for _, c := range all {
-		if c.look = f.look(c); c.look.holdsData() {
-			e.Conns++
-			e.Bytes += int64(c.look.outstanding())
-		}
-	}
-	return e
-}
-
-// cut returns what was cut so far, and what is pending. The caller holds looks.
-func (f *flusher) cut() (UndeliveredError, []*closing) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return UndeliveredError{Conns: int(f.counts.cut), Bytes: int64(f.counts.bytes)}, slices.Clone(f.pending)
 }

@@ -120,3 +120,14 @@ func (p *flushProgress) blind(now time.Time, l look) verdict {
 func (p *flushProgress) expired(now time.Time) bool {
 	return now.Sub(p.started)/flushTotal >= p.stall // the product overflows after 5 years
 }
+
+// cut is the verdict on a connection that cannot be kept.
+func (l look) cut() verdict {
+	switch {
+	case l.unacked == 0:
+		return release
+	case l.broken:
+		return lost
+	}
+	return abort
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 
 	ma "github.com/multiformats/go-multiaddr"
 )
@@ -118,14 +119,36 @@ func (g target) resolve(ctx context.Context) ([]netip.AddrPort, error) {
 	return addrs, nil
 }
 
-// dialable is raddr with an unspecified address replaced by loopback, which is
-// where every system connects it to; so it is a loopback target for all that
-// follows.
+// dialable is raddr as a connection to it will show it. An unspecified address is
+// replaced by loopback, which is where every system connects it to; so it is a
+// loopback target for all that follows. A zone given as an interface's index is
+// replaced by its name.
 func dialable(raddr netip.AddrPort) netip.AddrPort {
-	if !raddr.Addr().IsUnspecified() {
-		return raddr
+	addr := raddr.Addr()
+	switch {
+	case addr.IsUnspecified():
+		addr = loopbackOf(addr)
+	case addr.Zone() != "":
+		addr = addr.WithZone(zoneName(addr.Zone()))
 	}
-	return netip.AddrPortFrom(loopbackOf(raddr.Addr()), raddr.Port())
+	return netip.AddrPortFrom(addr, raddr.Port())
+}
+
+// zoneName is the name of the interface whose index zone is. A name that looks like
+// an index stays, as in package net.
+func zoneName(zone string) string {
+	index, err := strconv.Atoi(zone)
+	if err != nil {
+		return zone
+	}
+	if _, err := net.InterfaceByName(zone); err == nil {
+		return zone
+	}
+	ifi, err := net.InterfaceByIndex(index)
+	if err != nil {
+		return zone // connect will tell
+	}
+	return ifi.Name
 }
 
 // netAddr is a TCP address of package net as a netip.AddrPort, an IPv4-mapped one

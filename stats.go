@@ -89,6 +89,10 @@ func (t *Transport) Stats() Stats {
 func (f *flusher) stats(s *Stats) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s.ClosesPending = len(f.pending)
+	for _, c := range f.pending {
+		if !c.over {
+			s.ClosesPending++
+		}
+	}
 	s.ClosesAborted, s.ClosesReset, s.BytesUndelivered = f.counts.aborted, f.counts.reset, f.counts.bytes
 }

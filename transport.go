@@ -108,7 +108,8 @@ var (
 )
 
 // Shutdown closes every listener of t and waits until what was written to closed
-// connections has been delivered (see Conn.Close). Later Listen and Dial calls fail
+// connections has been delivered (see Conn.Close), and about 1 s more, at most, for peers
+// that have all and do not close. Later Listen and Dial calls fail
 // with net.ErrClosed; connections stay open and belong to their users. The error
 // joins what closing the listeners returned and an *UndeliveredError, if a pending
 // close was cut while Shutdown waited or ctx ended first; the closes then still

@@ -1,12 +1,14 @@
 package lab_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -37,6 +39,7 @@ type closeServe struct {
 	Ports  int
 	Manner manner
 	Size   int
+	At     string // multiaddr without the port; empty = 192.0.0.66
 }
 
 // closeServed is what the server has seen of one connection.
@@ -67,7 +70,7 @@ func (s *closeServer) serve(ctx context.Context, order closeServe) ([]string, er
 	s.tr, s.order, s.ends = &reuseport.Transport{}, order, make(chan closeServed, 10_000)
 	var addrs []string
 	for range order.Ports {
-		l, err := s.tr.Listen(ma.StringCast("/ip4/192.0.0.66/tcp/0"))
+		l, err := s.tr.Listen(ma.StringCast(cmp.Or(order.At, "/ip4/192.0.0.66") + "/tcp/0"))
 		if err != nil {
 			return nil, err
 		}
@@ -196,6 +199,8 @@ type closeRedial struct {
 	Times int
 	Size  int // written right before each Close
 	Quiet bool
+	From  string // multiaddr without the port; empty = 192.0.0.65
+	Index bool   // the zone "wire" is given by its index
 }
 
 // redialed is what became of it.
@@ -208,8 +213,17 @@ type redialed struct {
 // redialAll dials, writes, closes and dials again at once.
 func redialAll(ctx context.Context, r closeRedial) (redialed, error) {
 	tr := &reuseport.Transport{}
-	if _, err := tr.Listen(ma.StringCast("/ip4/192.0.0.65/tcp/0")); err != nil {
+	if _, err := tr.Listen(ma.StringCast(cmp.Or(r.From, "/ip4/192.0.0.65") + "/tcp/0")); err != nil {
 		return redialed{}, err
+	}
+	if r.Index {
+		wire, err := net.InterfaceByName("wire")
+		if err != nil {
+			return redialed{}, err
+		}
+		for i, to := range r.To {
+			r.To[i] = strings.Replace(to, "/ip6zone/wire/", fmt.Sprintf("/ip6zone/%d/", wire.Index), 1)
+		}
 	}
 	out := redialed{Causes: map[string]int{}}
 	var mu sync.Mutex
@@ -262,8 +276,8 @@ func closeNetwork(t *testing.T, wire lab.Wire, timestamps string) *lab.Network {
 	return lab.Start(t, lab.Topology{
 		Wires: lab.Wires{"wire": wire},
 		Hosts: lab.Hosts{
-			"client": {On: lab.On{"wire": "192.0.0.65/24"}, Role: "close", Sysctls: sysctls},
-			"server": {On: lab.On{"wire": "192.0.0.66/24"}, Role: "close", Sysctls: sysctls},
+			"client": {On: lab.On{"wire": "192.0.0.65/24 fe80::65/64"}, Role: "close", Sysctls: sysctls},
+			"server": {On: lab.On{"wire": "192.0.0.66/24 fe80::66/64"}, Role: "close", Sysctls: sysctls},
 		},
 	})
 }
@@ -288,7 +302,7 @@ func TestCloseDelivers(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %d", m, size), func(t *testing.T) {
 				t.Parallel()
 				n := closeNetwork(t, lossy, "1")
-				to := call[[]string](t, n, "server", "serve", closeServe{conns, m, size})
+				to := call[[]string](t, n, "server", "serve", closeServe{Ports: conns, Manner: m, Size: size})
 				s := call[reuseport.Stats](t, n, "client", "write",
 					closeWrite{To: to, Size: size, Pause: 200 * time.Millisecond})
 				if s.DialsReused != conns || s.ClosesAborted+s.ClosesReset+s.BytesUndelivered != 0 {
@@ -312,7 +326,7 @@ func TestCloseDeliversBoth(t *testing.T) {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			t.Parallel()
 			n := closeNetwork(t, lossy, "1")
-			to := call[[]string](t, n, "server", "serve", closeServe{conns, closes, size})
+			to := call[[]string](t, n, "server", "serve", closeServe{Ports: conns, Manner: closes, Size: size})
 			ours := call[reuseport.Stats](t, n, "client", "write", closeWrite{To: to, Size: size, Some: true})
 			for _, e := range call[[]closeServed](t, n, "server", "ends", conns) {
 				if e.End != "<nil>" {
@@ -333,7 +347,7 @@ func TestCloseDeliversBoth(t *testing.T) {
 func TestCloseControl(t *testing.T) {
 	const conns = 20
 	n := closeNetwork(t, lossy, "1")
-	to := call[[]string](t, n, "server", "serve", closeServe{conns, reads, 0})
+	to := call[[]string](t, n, "server", "serve", closeServe{Ports: conns, Manner: reads})
 	call[reuseport.Stats](t, n, "client", "write", closeWrite{To: to, Size: 100_000, FlushTimeout: -1})
 	whole := 0
 	for _, e := range call[[]closeServed](t, n, "server", "ends", conns) {
@@ -364,7 +378,7 @@ func TestCloseRedial(t *testing.T) {
 func testCloseRedial(t *testing.T, timestamps string, m manner, quiet bool) {
 	const ports, times = 40, 6 // 200 redials
 	n := closeNetwork(t, lab.Wire{Delay: 10 * time.Millisecond}, timestamps)
-	to := call[[]string](t, n, "server", "serve", closeServe{ports, m, 0})
+	to := call[[]string](t, n, "server", "serve", closeServe{Ports: ports, Manner: m})
 	out := call[redialed](t, n, "client", "redial", closeRedial{To: to, Times: times, Size: 10_000, Quiet: quiet})
 	t.Logf("%d of %d redials reused; else: %v", out.Reused, ports*(times-1), out.Causes)
 	for _, e := range call[[]closeServed](t, n, "server", "ends", ports*times) {
@@ -374,5 +388,24 @@ func testCloseRedial(t *testing.T, timestamps string, m manner, quiet bool) {
 	}
 	if (timestamps == "1" || m == holds) && out.Reused < 196 {
 		t.Error("not enough")
+	}
+}
+
+// TestCloseRedialZone: a redial of a link-local address finds the close that holds its
+// 4-tuple, by the name of the zone and by its index.
+func TestCloseRedialZone(t *testing.T) {
+	const ports, times = 5, 5
+	for _, index := range []bool{false, true} {
+		for _, from := range []string{"/ip6/::", "/ip6zone/wire/ip6/fe80::65"} {
+			t.Run(fmt.Sprintf("from %s, by index %v", from, index), func(t *testing.T) {
+				t.Parallel()
+				n := closeNetwork(t, lab.Wire{Delay: time.Millisecond}, "1")
+				to := call[[]string](t, n, "server", "serve", closeServe{Ports: ports, Manner: holds, At: "/ip6zone/wire/ip6/fe80::66"})
+				out := call[redialed](t, n, "client", "redial", closeRedial{To: to, Times: times, Size: 1000, From: from, Index: index})
+				if out.New > 0 || out.Reused != ports*(times-1) {
+					t.Errorf("%d redials reused; else: %v", out.Reused, out.Causes)
+				}
+			})
+		}
 	}
 }
