@@ -17,8 +17,8 @@ var probe struct {
 
 // Available says whether this system can dial from a listening port. The first
 // call tries it: it listens twice on loopback and dials from one to the other. The
-// result is kept, unless the process was out of descriptors or memory, which says
-// nothing about the system. Where it is false, Listen and Dial work without reuse.
+// result is kept, unless the process was out of descriptors or memory or it took more
+// than 1 s, which says nothing about the system. Where it is false, Listen and Dial work without reuse.
 func Available() bool {
 	probe.mu.Lock()
 	defer probe.mu.Unlock()
@@ -26,11 +26,16 @@ func Available() bool {
 		return probe.ok
 	}
 	err := probeLoopback(loopbackOf(netip.IPv4Unspecified()))
-	if err != nil && !outOfResources(err) {
+	if err != nil && !saysNothing(err) {
 		err = probeLoopback(netip.IPv6Loopback()) // a host without IPv4
 	}
-	probe.known, probe.ok = !outOfResources(err), err == nil
+	probe.known, probe.ok = !saysNothing(err), err == nil
 	return probe.ok
+}
+
+// saysNothing says whether err may be one of the moment.
+func saysNothing(err error) bool {
+	return outOfResources(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // probeLoopback dials from one listener on addr to another.

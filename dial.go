@@ -213,11 +213,35 @@ func (a *attempt) fromFree(ctx context.Context, laddr netip.AddrPort) (*net.TCPC
 		return c, NoCause, nil
 	}
 	cause := localFault(err)
-	if cause != TupleInUse || !a.freed(ctx, laddr) {
-		return nil, cause, err
+	if cause == TupleInUse && a.freed(ctx, laddr) {
+		c, err = a.fromShared(ctx, laddr)
+		cause = localFault(err)
 	}
-	c, err = a.fromShared(ctx, laddr)
-	return c, localFault(err), err
+	if cause == TupleInUse && a.use == RequireReuse && !a.hasSource(ctx, laddr, err) {
+		cause = NoCause
+	}
+	return c, cause, err
+}
+
+// tryFree gives up a pending close of ours that holds the 4-tuple, if all of it is
+// delivered. It does not wait.
+func (a *attempt) tryFree(ctx context.Context, laddr netip.AddrPort) {
+	if !a.t.flushes.mayHold(laddr.Port(), a.raddr) {
+		return
+	}
+	if path, err := a.pathOf(ctx, laddr); err == nil {
+		a.t.flushes.tryFree(path, a.raddr)
+	}
+}
+
+// hasSource says whether err speaks of a taken 4-tuple. Linux has the same error
+// where the host has no address towards raddr, and then there is no source either.
+func (a *attempt) hasSource(ctx context.Context, laddr netip.AddrPort, err error) bool {
+	if !isAddrNotAvail(err) || !laddr.Addr().IsUnspecified() {
+		return true
+	}
+	_, err = a.t.sourceAddr(ctx, a.raddr)
+	return err == nil
 }
 
 // freed says whether a pending close of ours may have held the 4-tuple and does so no

@@ -16,7 +16,9 @@ func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 // firewall on the way, or by nobody until the kernel gave up.
 func isRejected(err error) bool {
 	return isRefused(err) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EHOSTUNREACH) ||
-		errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ETIMEDOUT)
+		errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ETIMEDOUT) ||
+		errors.Is(err, syscall.EACCES) || // ICMPv6 "administratively prohibited" (RFC 6092, REC-34)
+		errors.Is(err, syscall.EHOSTDOWN) || errors.Is(err, syscall.ENOPROTOOPT) // rarer ICMP codes
 }
 
 // isBrokenPipe says whether err is that of a write after the FIN.

@@ -31,7 +31,8 @@ import (
 //
 // t itself may listen on one address as often as it likes: the listeners are
 // handles of one socket, closing one loses nothing, and the last Close frees the
-// port. Not so on Windows without Shared, where the second Listen fails.
+// port. /ip6/:: on the port of a ListenPort is a handle of that, and takes part in its
+// IPv4 connections. Not so on Windows without Shared, where the second Listen fails.
 //
 // The accept queue has the system's maximum length (net.core.somaxconn on Linux).
 // After Shutdown the error is net.ErrClosed.
@@ -85,18 +86,20 @@ func (t *Transport) open(laddr listenAddr) (manet.Listener, error) {
 	r := &t.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.load()
-	if now.shut {
+	if r.load().shut {
 		return nil, errShutdown
 	}
-	if sock := now.find(laddr); sock != nil {
+	for sock := r.load().find(laddr); sock != nil; sock = r.load().find(laddr) {
 		l, err := t.duplicate(sock)
-		if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, errors.ErrUnsupported) {
+			break
+		}
+		if !errors.Is(err, net.ErrClosed) {
 			return l, err
 		}
-		// A closed one was wrapped and then closed behind our back.
+		r.drop(sock.handles[0]) // wrapped, and then closed behind our back
 	}
-	tcp, err := t.bind(laddr, now)
+	tcp, err := t.bind(laddr, r.load())
 	if err != nil {
 		return nil, err
 	}
@@ -418,12 +421,13 @@ func (l *listener) swallowed(e accept.Event) {
 }
 
 // ended sorts the error that ends Accept and takes a dead socket out of the
-// registry.
+// registry: one handle whose descriptor is gone, or all where shutdown(2) has ended
+// the socket itself (EINVAL).
 func (l *listener) ended(err error) error {
 	if err == net.ErrClosed { // woken from a wait; AcceptTCP itself returns *net.OpError
 		return &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: err}
 	}
-	if accept.Classify(err) == accept.Dead && l.t.registry.remove(l) {
+	if accept.Classify(err) == accept.Dead && l.t.registry.remove(l, errors.Is(err, syscall.EINVAL)) {
 		l.t.log().Warn("listener died", "laddr", l.Addr().String(), "err", err)
 	}
 	return err

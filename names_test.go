@@ -216,7 +216,7 @@ func TestDialNetContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	resolveBy(t, "127.0.0.1")
-	for _, address := range []string{"127.0.0.1:" + port, "peer.test:" + port, "[::ffff:127.0.0.1]:" + port, "localhost:" + port} {
+	for _, address := range []string{"127.0.0.1:" + port, "peer.test:" + port, "[::ffff:127.0.0.1]:" + port, "[::]:" + port, "localhost:" + port} {
 		c, err := tr.DialNetContext(context.Background(), "tcp4", address)
 		if err != nil {
 			t.Error(address, err)

@@ -87,6 +87,9 @@ func parseNetAddress(ctx context.Context, network, address string) (target, erro
 		return target{host: host, ip: ip, port: uint16(port)}, nil
 	}
 	addr = addr.Unmap()
+	if addr == netip.IPv6Unspecified() { // as net.Dial: the same
+		return target{addr: netip.AddrPortFrom(localSystem(ip), uint16(port))}, nil
+	}
 	if ip == "ip4" && !addr.Is4() || ip == "ip6" && addr.Is4() {
 		return target{}, &net.AddrError{Err: "no address of network " + network, Addr: host}
 	}
@@ -122,14 +125,17 @@ func (g target) resolve(ctx context.Context) ([]netip.AddrPort, error) {
 // dialable is raddr as a connection to it will show it. An unspecified address is
 // replaced by loopback, which is where every system connects it to; so it is a
 // loopback target for all that follows. A zone given as an interface's index is
-// replaced by its name.
+// replaced by its name; one that is not of a link has no meaning (RFC 4007, section 4)
+// and is dropped.
 func dialable(raddr netip.AddrPort) netip.AddrPort {
 	addr := raddr.Addr()
 	switch {
-	case addr.IsUnspecified():
+	case addr.WithZone("").IsUnspecified():
 		addr = loopbackOf(addr)
-	case addr.Zone() != "":
+	case addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast():
 		addr = addr.WithZone(zoneName(addr.Zone()))
+	default:
+		addr = addr.WithZone("")
 	}
 	return netip.AddrPortFrom(addr, raddr.Port())
 }

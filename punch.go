@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,24 +44,28 @@ const (
 // refused, reset or unreachable (the other NAT answers before the other peer has
 // sent) is repeated: ten times at once, then after 25 to 75 ms, with at most 20
 // SYNs in the first second, 5 in any second after it and 100 in a punch. All
-// punches of t together send 100 at once and 50 a second after; 64 run at one
+// punches of t together send 100 at once and 50 a second after; 48 run at one
 // time. The kernel's own repeats of a SYN count. A SYN that nothing answers stays
 // in flight until ctx ends; give ctx a deadline, 5 to 10 s is usual.
 //
 // If the peer's SYN came first and its connection from exactly raddr arrives at
 // any listener of t while Punch runs, that connection is the result and Accept
-// does not return it; (*Conn).Direction is then Accepted. Nobody need call Accept
-// for that: Punch looks into the accept queue itself, and what it finds of others,
-// at most 128 for each socket, the next Accept returns. Under Shared the kernel
+// does not return it; (*Conn).Direction is then Accepted. On the port that it
+// punches from nobody need call Accept for that: Punch looks into the accept queue
+// itself, and what it finds of others, at most 128 for each socket, the next Accept
+// returns. Under Shared the kernel
 // may hand the peer's connection to another process or Transport; Punch then
 // fails with ErrTupleInUse. One that Accept has returned before Punch began is a
 // taken 4-tuple too.
 //
-// Errors, by errors.Is: ErrNoReuse without a listener to punch from;
-// ErrTupleInUse if a connection with raddr exists (found out within 2 s) or t
+// A pending close of t that holds the 4-tuple gives it up as for a dial, see Close.
+//
+// Errors, by errors.Is: ErrNoReuse without a listener to punch from, or once it is
+// closed; ErrTupleInUse if a connection with raddr exists (found out within 2 s) or t
 // punches there already; ErrPunchLimit; ErrWrongProto; context.Canceled and
 // context.DeadlineExceeded, joined with what the last dial returned; net.ErrClosed
-// after Shutdown. It is a *net.OpError with Op "punch".
+// after Shutdown, which ends the punches under way. But for ErrWrongProto it is a
+// *net.OpError with Op "punch".
 func (t *Transport) Punch(ctx context.Context, raddr ma.Multiaddr) (*Conn, error) {
 	c, err := t.punch(ctx, raddr)
 	if err != nil {
@@ -111,8 +116,12 @@ type punch struct {
 	inUse time.Time // since when the 4-tuple is taken; zero if it is not
 	last  error     // of the last dial
 
-	peer  chan *Conn // holds the peer's connection if it came to a listener
-	taken bool       // guarded by punches.mu
+	peer chan *Conn // holds the peer's connection if it came to a listener
+
+	// Guarded by punches.mu:
+	taken   bool
+	dialing time.Time // since when a dial is in flight; zero if none is
+	charged int       // SYNs of that dial that the budget has paid
 }
 
 // newPunch finds the local addresses to punch from.
@@ -141,12 +150,8 @@ func (t *Transport) newPunch(ctx context.Context, raddr netip.AddrPort) (*punch,
 // or the end of ctx.
 func (p *punch) run(ctx context.Context) (*Conn, error) {
 	for {
-		if !p.a.t.punches.allow() {
-			p.last = ErrPunchLimit
-			if err := p.pause(ctx, punchPause(rand.Float64())); err != nil {
-				return nil, err
-			}
-			continue
+		if err := p.mayDial(ctx); err != nil {
+			return nil, err
 		}
 		tcp, err := p.dial(ctx)
 		if err == nil {
@@ -163,6 +168,34 @@ func (p *punch) run(ctx context.Context) (*Conn, error) {
 	}
 }
 
+// mayDial waits until the budget allows a SYN.
+func (p *punch) mayDial(ctx context.Context) error {
+	for {
+		if err := p.listens(); err != nil {
+			return err
+		}
+		if p.a.t.punches.allow(p) {
+			return nil
+		}
+		p.last = ErrPunchLimit
+		if err := p.pause(ctx, punchPause(rand.Float64())); err != nil {
+			return err
+		}
+	}
+}
+
+// listens returns an error if t does not listen any more on the port in use.
+func (p *punch) listens() error {
+	now, port := p.a.t.registry.load(), p.laddrs[0].Port()
+	switch {
+	case now.shut:
+		return p.fail(errShutdown)
+	case slices.ContainsFunc(now.addrs, func(l listenAddr) bool { return l.Port() == port }):
+		return nil
+	}
+	return p.fail(errors.Join(ErrNoReuse, p.last))
+}
+
 // dial sends one SYN and waits for what it brings, at most until the kernel's
 // repeats would pass the limit. A local fault has sent nothing and is not counted.
 func (p *punch) dial(ctx context.Context) (*net.TCPConn, error) {
@@ -174,14 +207,14 @@ func (p *punch) dial(ctx context.Context) (*net.TCPConn, error) {
 		<-ctx.Done() // package net has a timer of its own, which may be first
 	}
 	if localFault(err) != NoCause {
-		p.a.t.punches.spent(-1)
+		p.a.t.punches.sent(p, 0)
 		return nil, err
 	}
 	p.inUse = time.Time{}
 	p.pace.dialed(began)
-	repeats := p.pace.ended(time.Now())
-	p.a.t.punches.spent(repeats)
-	p.a.t.counters.punchSYNs.Add(uint64(1 + repeats))
+	syns := 1 + p.pace.ended(time.Now())
+	p.a.t.punches.sent(p, syns)
+	p.a.t.counters.punchSYNs.Add(uint64(syns))
 	return tcp, err
 }
 
@@ -190,11 +223,9 @@ func (p *punch) dial(ctx context.Context) (*net.TCPConn, error) {
 func (p *punch) next(ctx context.Context) (time.Duration, error) {
 	switch cause := localFault(p.last); {
 	case ctx.Err() != nil:
-		return 0, p.fail(errors.Join(ctx.Err(), p.last))
-	case p.a.t.registry.load().shut:
-		return 0, p.fail(errShutdown)
+		return 0, p.ended(ctx)
 	case cause == TupleInUse:
-		return p.awaitPeer()
+		return p.awaitPeer(ctx)
 	case cause != NoCause:
 		return 0, p.nextAddr()
 	case !isRejected(p.last) && !errors.Is(p.last, context.DeadlineExceeded):
@@ -205,6 +236,14 @@ func (p *punch) next(ctx context.Context) (time.Duration, error) {
 		return 0, p.fail(errors.Join(ErrPunchLimit, p.last))
 	}
 	return wait, nil
+}
+
+// ended is the error of a punch whose ctx has ended: Shutdown ends it, too.
+func (p *punch) ended(ctx context.Context) error {
+	if p.a.t.registry.load().shut {
+		return p.fail(errShutdown)
+	}
+	return p.fail(errors.Join(ctx.Err(), p.last))
 }
 
 // nextAddr goes on to another local address that fits, since the one in use
@@ -218,15 +257,19 @@ func (p *punch) nextAddr() error {
 }
 
 // awaitPeer handles a taken 4-tuple: it may be the peer's connection, which then
-// waits in an accept queue, or will in a moment.
-func (p *punch) awaitPeer() (time.Duration, error) {
+// waits in an accept queue, or will in a moment, or a pending close of ours.
+func (p *punch) awaitPeer(ctx context.Context) (time.Duration, error) {
 	now := time.Now()
 	if p.inUse.IsZero() {
 		p.inUse = now
+		if !p.a.hasSource(ctx, p.laddrs[0], p.last) {
+			return 0, p.fail(p.last)
+		}
 	}
 	if now.Sub(p.inUse) > tupleGrace {
 		return 0, p.fail(errors.Join(ErrTupleInUse, p.last))
 	}
+	p.a.tryFree(ctx, p.laddrs[0])
 	p.a.t.drain(p.laddrs[0].Port())
 	return tuplePause, nil
 }
@@ -242,7 +285,7 @@ func (p *punch) pause(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return p.fail(errors.Join(ctx.Err(), p.last))
+		return p.ended(ctx)
 	}
 }
 
@@ -297,19 +340,50 @@ func (ps *punches) end(p *punch) {
 	ps.running.Add(-1)
 }
 
-// allow takes a SYN from the budget.
-func (ps *punches) allow() bool {
+// allow takes the SYN of p's next dial from the budget, and with it the first repeat
+// of the kernel, a second ahead of it.
+func (ps *punches) allow(p *punch) bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	now := time.Now()
 	ps.budget.burst, ps.budget.every = punchBurst, punchEvery
-	return ps.budget.take(time.Now())
+	for _, other := range ps.to {
+		ps.charge(other, now)
+	}
+	if !ps.budget.take(now) {
+		return false
+	}
+	p.dialing, p.charged = now, 1
+	ps.charge(p, now)
+	return true
 }
 
-// spent corrects the budget by SYNs that the kernel sent, or that were not sent.
-func (ps *punches) spent(n int) {
+// charge pays for the repeats of a dial in flight, each before it is due, so that
+// others cannot spend what it needs. The caller holds mu.
+func (ps *punches) charge(p *punch, now time.Time) {
+	if p.dialing.IsZero() {
+		return
+	}
+	due := 2 + int(now.Sub(p.dialing)/synRetransmit)
+	ps.budget.owe(due-p.charged, now)
+	p.charged = due
+}
+
+// sent settles the account of a dial that has ended and sent n SYNs.
+func (ps *punches) sent(p *punch, n int) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	ps.budget.owe(n, time.Now())
+	ps.budget.owe(n-p.charged, time.Now())
+	p.dialing, p.charged = time.Time{}, 0
+}
+
+// shut ends all that are under way.
+func (ps *punches) shut() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for _, p := range ps.to {
+		p.stop()
+	}
 }
 
 // take gives an accepted connection to the punch that aims at its peer. It

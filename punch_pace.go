@@ -17,10 +17,11 @@ const (
 	punchAtOnce = 10
 
 	// punchBurst, punchEvery: all punches of a Transport together send 100 SYNs
-	// at once and 50 a second after. maxPunches run at one time.
+	// at once and 50 a second after. maxPunches run at one time: more, all silent,
+	// would pass that rate by the kernel's repeats alone.
 	punchBurst = 100
 	punchEvery = 20 * time.Millisecond
-	maxPunches = 64
+	maxPunches = 48
 
 	// synRetransmit is the shortest time after which Linux repeats a SYN
 	// (tcp_syn_linear_timeouts: 1.03, 2.06, 3.08, 4.10, 5.13 s after the first,

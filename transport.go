@@ -41,9 +41,11 @@ type Transport struct {
 	// net.Dialer.Control and net.ListenConfig.Control are: for marks, interface
 	// binding and the like. It is also called on a socket that asks the kernel
 	// for a source address and sends nothing (network "tcp4" or "tcp6" on Linux,
-	// "udp4" or "udp6" elsewhere). Its error is the answer of the dial or the
-	// listen. It may be called from several goroutines at once, and must not call
-	// Listen or Shutdown of the same Transport.
+	// "udp4" or "udp6" elsewhere, for addresses with a zone, and where Linux has
+	// no TCP Fast Open). Its error is the answer of the dial or the listen. It may
+	// be called from several goroutines at once, and must not call Listen,
+	// ListenPort, WrapListener, Punch or Shutdown of the same Transport, nor close
+	// its listeners.
 	Control func(network, address string, c syscall.RawConn) error
 
 	// Logger receives what operators want to know: dials that fell back (debug),
@@ -107,7 +109,7 @@ var (
 	errShutdown = fmt.Errorf("reuseport: transport is shut down: %w", net.ErrClosed)
 )
 
-// Shutdown closes every listener of t and waits until what was written to closed
+// Shutdown closes every listener of t, ends the punches under way and waits until what was written to closed
 // connections has been delivered (see Conn.Close), and about 1 s more, at most, for peers
 // that have all and do not close. Later Listen and Dial calls fail
 // with net.ErrClosed; connections stay open and belong to their users. The error
@@ -122,6 +124,7 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 		}
 	}
 	t.askers.close()
+	t.punches.shut()
 	return errors.Join(append(errs, t.flushes.await(ctx))...)
 }
 
@@ -177,10 +180,12 @@ func (r *registry) publish(sockets []*socket, shut bool) {
 	r.current.Store(s)
 }
 
-// find returns our socket on exactly laddr, or nil. Port 0 is nobody's.
+// find returns our socket on exactly laddr, or nil. Port 0 is nobody's. A dual-stack
+// socket is also that of [::] alone, for which a second one would get nothing.
 func (s *snapshot) find(laddr listenAddr) *socket {
 	i := slices.IndexFunc(s.sockets, func(sock *socket) bool {
-		return sock.laddr == laddr || sock.asked == laddr && laddr.Port() != 0
+		return sock.laddr == laddr || sock.asked == laddr && laddr.Port() != 0 ||
+			sock.laddr.dual && sock.laddr.AddrPort == laddr.AddrPort
 	})
 	if i < 0 {
 		return nil
@@ -219,11 +224,16 @@ func (r *registry) add(sock *socket, l *listener) {
 }
 
 // remove takes a handle out, and its socket with the last one. It reports false
-// if the handle was not there any more.
-func (r *registry) remove(l *listener) bool {
+// if the handle was not there any more. With all it takes out the other handles of
+// the socket, too.
+func (r *registry) remove(l *listener, all bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.drop(l)
+	removed := r.drop(l)
+	for all && len(l.socket.handles) > 0 {
+		r.drop(l.socket.handles[0])
+	}
+	return removed
 }
 
 // close removes a handle and closes it before anybody else may listen: a socket

@@ -47,6 +47,9 @@ func (n *node) parseRoute(r Route) (*netlink.Route, error) {
 		return nil, err
 	}
 	route := &netlink.Route{Dst: ipNet(to), Table: r.Table, Family: family(to.Addr())}
+	if r.Prohibit {
+		route.Type = unix.RTN_PROHIBIT
+	}
 	for _, f := range []struct {
 		text string
 		to   func(netip.Addr)

@@ -64,6 +64,10 @@ type Route struct {
 	Dev   string // link or wire; empty = by the gateway
 	Src   string // preferred source address; empty = the kernel's choice
 	Table int    // zero = main
+
+	// Prohibit makes the host turn packets away with the ICMP message
+	// "administratively prohibited". The fields between To and Table stay empty.
+	Prohibit bool
 }
 
 // Rule is a policy rule: packets that match all fields set look up Table.

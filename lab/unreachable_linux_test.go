@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -46,7 +47,81 @@ func unreached(p *lab.Process) error {
 		_, err = tr.DialContext(ctx, raddr)
 		return describeUnreached(err, sockets.Load())
 	})
+	lab.Handle(p, "require", func(ctx context.Context, addr string) (rejected, error) {
+		return reject(ctx, &tr, addr, func(raddr ma.Multiaddr) error {
+			_, err := tr.DialContext(reuseport.WithPortUse(ctx, reuseport.RequireReuse), raddr)
+			return err
+		})
+	})
+	lab.Handle(p, "punch", func(ctx context.Context, addr string) (rejected, error) {
+		ctx, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
+		defer cancel()
+		return reject(ctx, &tr, addr, func(raddr ma.Multiaddr) error {
+			_, err := tr.Punch(ctx, raddr)
+			return err
+		})
+	})
 	return errors.Join(p.Serve(), tr.Shutdown(p.Context()))
+}
+
+// rejected is what became of a dial or a punch that fails.
+type rejected struct {
+	Err                              string
+	NoAddress, TupleInUse, OutOfTime bool // what Err is
+	SYNs                             int  // of a punch
+}
+
+func reject(ctx context.Context, tr *reuseport.Transport, addr string, connect func(ma.Multiaddr) error) (rejected, error) {
+	raddr, err := ma.NewMultiaddr(addr)
+	if err != nil {
+		return rejected{}, err
+	}
+	before := tr.Stats().PunchSYNs
+	if err = connect(raddr); err == nil {
+		return rejected{}, errors.New("connected")
+	}
+	return rejected{
+		Err:        err.Error(),
+		NoAddress:  errors.Is(err, syscall.EADDRNOTAVAIL),
+		TupleInUse: errors.Is(err, reuseport.ErrTupleInUse),
+		OutOfTime:  errors.Is(err, context.DeadlineExceeded),
+		SYNs:       int(tr.Stats().PunchSYNs - before),
+	}, nil
+}
+
+// TestPunchProhibited: a border that answers "administratively prohibited", as RFC
+// 6092 wants it of IPv6 gateways, is one that rejects; the punch goes on.
+func TestPunchProhibited(t *testing.T) {
+	t.Parallel()
+	// Without the delay the answer meets a socket that is still in connect, and is ignored.
+	near := lab.Wires{"near": {Delay: 5 * time.Millisecond}}
+	n := lab.Start(t, lab.Topology{Wires: near, Hosts: lab.Hosts{
+		"a": {On: lab.On{"near": "10.1.0.2/24 fd01::2/64"}, Via: "10.1.0.1 fd01::1", Role: "unreached"},
+		"border": {On: lab.On{"near": "10.1.0.1/24 fd01::1/64"}, Forward: true,
+			Sysctls: map[string]string{"net.ipv4.icmp_ratelimit": "0", "net.ipv6.icmp.ratelimit": "0"},
+			Routes:  []lab.Route{{To: "10.8.0.0/24", Prohibit: true}, {To: "fd08::/64", Prohibit: true}}},
+	}})
+	for name, pick := range families() {
+		got := call[rejected](t, n, "a", "punch", pick("/ip4/10.8.0.1/tcp/80", "/ip6/fd08::1/tcp/80"))
+		if !got.OutOfTime || got.SYNs < 5 {
+			t.Errorf("%s: %d SYNs, then %s", name, got.SYNs, got.Err)
+		}
+	}
+}
+
+// TestNoAddress: a host that has lost its IPv6 addresses says so; no 4-tuple is in use.
+func TestNoAddress(t *testing.T) {
+	t.Parallel()
+	n := lab.Start(t, one("unreached"))
+	if err := n.SetSysctl("a", "net.ipv6.conf.all.disable_ipv6", "1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range []string{"require", "punch"} {
+		got := call[rejected](t, n, "a", op, "/ip6/fd08::1/tcp/80")
+		if !got.NoAddress || got.TupleInUse || got.OutOfTime {
+			t.Errorf("%s: %s", op, got.Err)
+		}
+	}
 }
 
 func describeUnreached(err error, sockets int64) (string, error) {

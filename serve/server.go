@@ -122,7 +122,10 @@ func (s *Server) Serve(l net.Listener) error {
 	s.prepare()
 	lp := s.newLoop(l)
 	if err := s.enter(lp); err != nil {
-		return errors.Join(err, closeListener(l))
+		if closing := closeListener(l); closing != nil {
+			return errors.Join(err, closing)
+		}
+		return err
 	}
 	defer s.leave(lp)
 	for {

@@ -107,7 +107,7 @@ func TestServeAfterClose(t *testing.T) {
 		t.Error(err)
 	}
 	shutdown(t, s)
-	if err := s.Serve(listen(t)); !errors.Is(err, serve.ErrServerClosed) {
+	if err := s.Serve(listen(t)); err != serve.ErrServerClosed {
 		t.Errorf("Serve: %v", err)
 	}
 }
