@@ -18,7 +18,8 @@ var probe struct {
 // Available says whether this system can dial from a listening port. The first
 // call tries it: it listens twice on loopback and dials from one to the other. The
 // result is kept, unless the process was out of descriptors or memory or it took more
-// than 1 s, which says nothing about the system. Where it is false, Listen and Dial work without reuse.
+// than 1 s, which says nothing about the system. Where it is false, Listen and Dial
+// work without reuse.
 func Available() bool {
 	probe.mu.Lock()
 	defer probe.mu.Unlock()

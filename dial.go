@@ -223,15 +223,22 @@ func (a *attempt) fromFree(ctx context.Context, laddr netip.AddrPort) (*net.TCPC
 	return c, cause, err
 }
 
-// tryFree gives up a pending close of ours that holds the 4-tuple, if all of it is
-// delivered. It does not wait.
-func (a *attempt) tryFree(ctx context.Context, laddr netip.AddrPort) {
+// freed says whether a pending close of ours may have held the 4-tuple and does so no
+// more.
+func (a *attempt) freed(ctx context.Context, laddr netip.AddrPort) bool {
+	path, ok := a.pathOfClose(ctx, laddr)
+	return ok && a.t.flushes.free(ctx, path, a.raddr)
+}
+
+// pathOfClose returns the local address of a pending close that may hold the 4-tuple. Of
+// the addresses of a wildcard it is the one that the dial would leave from: a close on
+// another one is left alone (TestRedialFreesOneTuple).
+func (a *attempt) pathOfClose(ctx context.Context, laddr netip.AddrPort) (path netip.AddrPort, ok bool) {
 	if !a.t.flushes.mayHold(laddr.Port(), a.raddr) {
-		return
+		return path, false
 	}
-	if path, err := a.pathOf(ctx, laddr); err == nil {
-		a.t.flushes.tryFree(path, a.raddr)
-	}
+	path, err := a.pathOf(ctx, laddr)
+	return path, err == nil
 }
 
 // hasSource says whether err speaks of a taken 4-tuple. Linux has the same error
@@ -242,17 +249,6 @@ func (a *attempt) hasSource(ctx context.Context, laddr netip.AddrPort, err error
 	}
 	_, err = a.t.sourceAddr(ctx, a.raddr)
 	return err == nil
-}
-
-// freed says whether a pending close of ours may have held the 4-tuple and does so no
-// more. Of the addresses of a wildcard it is the one that the dial would leave from:
-// a close on another one is left alone (TestRedialFreesOneTuple).
-func (a *attempt) freed(ctx context.Context, laddr netip.AddrPort) bool {
-	if !a.t.flushes.mayHold(laddr.Port(), a.raddr) {
-		return false
-	}
-	path, err := a.pathOf(ctx, laddr)
-	return err == nil && a.t.flushes.free(ctx, path, a.raddr)
 }
 
 // blame books a local address that could not be used.

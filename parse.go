@@ -87,7 +87,7 @@ func parseNetAddress(ctx context.Context, network, address string) (target, erro
 		return target{host: host, ip: ip, port: uint16(port)}, nil
 	}
 	addr = addr.Unmap()
-	if addr == netip.IPv6Unspecified() { // as net.Dial: the same
+	if addr == netip.IPv6Unspecified() { // package net takes it for the local system, too, in every network
 		return target{addr: netip.AddrPortFrom(localSystem(ip), uint16(port))}, nil
 	}
 	if ip == "ip4" && !addr.Is4() || ip == "ip6" && addr.Is4() {

@@ -269,7 +269,9 @@ func (p *punch) awaitPeer(ctx context.Context) (time.Duration, error) {
 	if now.Sub(p.inUse) > tupleGrace {
 		return 0, p.fail(errors.Join(ErrTupleInUse, p.last))
 	}
-	p.a.tryFree(ctx, p.laddrs[0])
+	if path, ok := p.a.pathOfClose(ctx, p.laddrs[0]); ok {
+		p.a.t.flushes.tryFree(path, p.a.raddr) // free would wait, as tuplePause does
+	}
 	p.a.t.drain(p.laddrs[0].Port())
 	return tuplePause, nil
 }

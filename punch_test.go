@@ -432,9 +432,7 @@ func TestPunchAdoptsKept(t *testing.T) {
 // on the port, about every second time; the punch then says that the 4-tuple is
 // taken, and the other Transport's Accept returns the connection.
 func TestPunchShared(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("spreads connections on Linux alone")
-	}
+	linuxOnly(t)
 	t.Parallel()
 	first, second := &puncher{Transport: &reuseport.Transport{Shared: true}}, &puncher{Transport: &reuseport.Transport{Shared: true}}
 	listenShared(t, first, "/ip4/127.0.0.1/tcp/0")

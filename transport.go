@@ -109,11 +109,11 @@ var (
 	errShutdown = fmt.Errorf("reuseport: transport is shut down: %w", net.ErrClosed)
 )
 
-// Shutdown closes every listener of t, ends the punches under way and waits until what was written to closed
-// connections has been delivered (see Conn.Close), and about 1 s more, at most, for peers
-// that have all and do not close. Later Listen and Dial calls fail
-// with net.ErrClosed; connections stay open and belong to their users. The error
-// joins what closing the listeners returned and an *UndeliveredError, if a pending
+// Shutdown closes every listener of t, ends the punches under way and waits until
+// what was written to closed connections has been delivered (see Conn.Close), and
+// about 1 s more, at most, for peers that have all and do not close. Later Listen and
+// Dial calls fail with net.ErrClosed; connections stay open and belong to their users.
+// The error joins what closing the listeners returned and an *UndeliveredError, if a pending
 // close was cut while Shutdown waited or ctx ended first; the closes then still
 // pending go on. A second call waits again.
 func (t *Transport) Shutdown(ctx context.Context) error {

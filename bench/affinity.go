@@ -41,7 +41,7 @@ func moveTo(set *unix.CPUSet) {
 	}
 	for _, thread := range threads {
 		if tid, err := strconv.Atoi(thread.Name()); err == nil {
-			_ = unix.SchedSetaffinity(tid, set)
+			_ = unix.SchedSetaffinity(tid, set) // the thread may have ended
 		}
 	}
 }

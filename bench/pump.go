@@ -71,7 +71,6 @@ func pumpOnce(h Host, to *Addr) error {
 		return err
 	}
 	var buf [1]byte
-	// Whether this ends with EOF or with a reset, the connection is over.
-	_, _ = unix.Read(int(c.(rawConn)), buf[:])
+	_, _ = unix.Read(int(c.(rawConn)), buf[:]) // EOF or a reset: the connection is over
 	return reset(c)
 }

@@ -92,10 +92,9 @@ func rawSocket(reuse bool) (int, error) {
 	return fd, nil
 }
 
-// closeAfter closes c because a system call failed, and names the call. The error
-// of the close adds nothing to it.
+// closeAfter closes c because a system call failed, and names the call.
 func closeAfter(c Conn, call string, err error) error {
-	_ = c.Close()
+	_ = c.Close() // err is the cause
 	return os.NewSyscallError(call, err)
 }
 
@@ -127,8 +126,7 @@ func (l rawListener) Accept() (Conn, error) {
 
 // Close wakes Accept, which close alone does not, and closes.
 func (l rawListener) Close() error {
-	// shutdown of a socket that does not listen yet fails, which does no harm.
-	_ = unix.Shutdown(int(l), unix.SHUT_RDWR)
+	_ = unix.Shutdown(int(l), unix.SHUT_RDWR) // fails where it does not listen yet: nobody is in Accept
 	return rawConn(l).Close()
 }
 

@@ -95,8 +95,7 @@ func (s *Sink) watch(fd int) error {
 // serve handles events until the process ends, on the machine's last processor.
 func (s *Sink) serve() {
 	runtime.LockOSThread()
-	// Where the processor is not to be had the scheduler chooses one.
-	_ = unix.SchedSetaffinity(0, lastProcessor())
+	_ = unix.SchedSetaffinity(0, lastProcessor()) // where it is not to be had the scheduler chooses one
 	events := make([]unix.EpollEvent, 256)
 	for {
 		n, err := unix.EpollWait(s.epoll, events, -1)
@@ -148,6 +147,5 @@ func (s *Sink) end(fd int) {
 		s.owners[fd].EOF++
 	}
 	delete(s.owners, fd)
-	// The connection is over; close has nothing to report.
-	_ = unix.Close(fd)
+	_ = unix.Close(fd) // the connection is over; there is nothing to report
 }
