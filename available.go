@@ -6,6 +6,9 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/reusetransport/reuseport/internal/errno"
+	"github.com/reusetransport/reuseport/internal/netaddr"
 )
 
 // probe remembers what Available found out. It is a sync.Once that can be asked
@@ -15,10 +18,10 @@ var probe struct {
 	known, ok bool
 }
 
-// Available says whether this system can dial from a listening port. The first
-// call tries it: it listens twice on loopback and dials from one to the other. The
-// result is kept, unless the process was out of descriptors or memory or it took more
-// than 1 s, which says nothing about the system. Where it is false, Listen and Dial
+// Available reports whether this system can dial from a listening port. The first call
+// tries it: it listens twice on loopback and dials from one to the other. The result is
+// kept, unless the process was out of descriptors or memory or the try took more than 1
+// s, since neither tells anything about the system. Where it is false, Listen and Dial
 // work without reuse.
 func Available() bool {
 	probe.mu.Lock()
@@ -26,7 +29,7 @@ func Available() bool {
 	if probe.known {
 		return probe.ok
 	}
-	err := probeLoopback(loopbackOf(netip.IPv4Unspecified()))
+	err := probeLoopback(netaddr.Loopback(netip.IPv4Unspecified()))
 	if err != nil && !saysNothing(err) {
 		err = probeLoopback(netip.IPv6Loopback()) // a host without IPv4
 	}
@@ -34,9 +37,9 @@ func Available() bool {
 	return probe.ok
 }
 
-// saysNothing says whether err may be one of the moment.
+// saysNothing reports whether err may be one of the moment.
 func saysNothing(err error) bool {
-	return outOfResources(err) || errors.Is(err, context.DeadlineExceeded)
+	return errno.IsOutOfResources(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // probeLoopback dials from one listener on addr to another.
@@ -54,7 +57,7 @@ func probeLoopback(addr netip.Addr) (err error) {
 	defer func() { err = errors.Join(err, to.Close()) }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	c, err := t.dial(ctx, netAddr(to.Addr()), RequireReuse)
+	c, err := t.dial(ctx, netaddr.From(to.Addr()), RequireReuse)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,12 @@
 package reuseport
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/reusetransport/reuseport/internal/errno"
+)
 
 // Cause says why a connection did not leave from a listening port.
 type Cause uint8
@@ -25,20 +31,20 @@ const (
 	// AddrGone: the listener's address has left the host.
 	AddrGone
 
-	// BindDenied: binding the port is a privilege that this process lacks, as
-	// with a listener on port 443 that systemd opened.
+	// BindDenied: binding the port needs a privilege that this process lacks, as for a
+	// listener on port 443 that systemd opened.
 	BindDenied
 
-	// SelfConnection: the target is the only listener that fits, and from its own
-	// port the dial would be connected to itself.
+	// SelfConnection: the target is the only listener that fits, and a dial from its
+	// port would be connected to itself.
 	SelfConnection
 
 	// HedgeWon: the SYN from the listening port was unanswered, and a second dial
 	// from an ephemeral port was answered.
 	HedgeWon
 
-	// PathSilent: HedgeWon was the end of an earlier dial to this host, or to
-	// hosts of many networks.
+	// PathSilent: the hedge won an earlier dial to this host, or dials to hosts of many
+	// networks.
 	PathSilent
 
 	causes // how many there are
@@ -54,4 +60,46 @@ func (c Cause) String() string {
 		return fmt.Sprintf("Cause(%d)", uint8(c))
 	}
 	return names[c]
+}
+
+// localFault returns how a failed dial blames the local address. Only a fault of the local
+// address makes another one worth a SYN; NoCause means that err is the answer. The error
+// of a dial is *net.OpError{*os.SyscallError{Errno}}, so only errors.Is finds the errno.
+func localFault(err error) Cause {
+	call, ok := errors.AsType[*os.SyscallError](err)
+	switch {
+	case ok && call.Syscall == "bind":
+		return bindFault(call.Err)
+	case ok && (errno.IsAddrInUse(call.Err) || errno.IsAddrNotAvail(call.Err)):
+		return TupleInUse // EADDRNOTAVAIL on Linux, EADDRINUSE elsewhere
+	case ok && call.Syscall == "connect":
+		return NoCause
+	case errors.Is(err, errSelfConnection):
+		return SelfConnection
+	case errors.Is(err, errPathBlocked):
+		return PathSilent
+	case errors.Is(err, errNoReuseOption):
+		return NoListener
+	}
+	return NoCause
+}
+
+// bindFault returns what a refused bind means. Whatever it is, no SYN has left.
+func bindFault(err error) Cause {
+	switch {
+	case errno.IsAddrInUse(err):
+		return BindConflict
+	case errors.Is(err, os.ErrPermission):
+		return BindDenied
+	default:
+		return AddrGone
+	}
+}
+
+// requireError names a cause for callers that asked for RequireReuse.
+func requireError(cause Cause) error {
+	if cause == TupleInUse {
+		return ErrTupleInUse
+	}
+	return ErrNoReuse
 }

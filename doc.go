@@ -8,26 +8,27 @@
 //
 // # Exclusive listening
 //
-// Listening on a port that somebody listens on fails with EADDRINUSE, whatever
-// options the other used; of two that start at once exactly one succeeds. The
-// socket gets SO_REUSEPORT only after listen, for the sake of our own dials. From
-// then on a process of the same user can bind the port with SO_REUSEPORT and
-// listen; other users never can. On Linux such a joiner gets no connection (a
-// reuseport program sends all to the first socket), with two exceptions: one that
-// attaches a program of its own, and one that listens on a more specific address
-// than ours, such as 127.0.0.1 beside 0.0.0.0, which gets all connections to that
-// address. When our listener closes, a joiner that is still there inherits what
-// comes later. On other systems a joiner gets what the kernel gives it.
+// Listening on a port that has a listener fails with EADDRINUSE, whatever options the other
+// one used. Of two processes that start at once exactly one succeeds. The socket gets
+// SO_REUSEPORT only after listen, for the sake of our own dials. From then on a process of
+// the same user can bind the port with SO_REUSEPORT and listen; other users never can.
 //
-// Where a Transport listens on a specific address and on the wildcard of one
-// port, the second socket has to bind with SO_REUSEPORT itself, and does not
-// notice a stranger of the same user who listens there in that way already and
-// then keeps that address's connections.
+// On Linux such a joiner gets no connection, because a reuseport program sends all of them
+// to the first socket. There are two exceptions: a joiner that attaches a program of its
+// own, and one that listens on a more specific address than ours, such as 127.0.0.1 beside
+// 0.0.0.0, and so gets all connections to that address. When our listener closes, a joiner
+// that is still there inherits what comes later. On other systems a joiner gets what the
+// kernel gives it.
+//
+// Where a Transport listens on a specific address and on the wildcard of one port, the
+// second socket has to bind with SO_REUSEPORT itself. It then does not notice a stranger of
+// the same user who already listens there in that way, and who keeps the connections to
+// that address.
 //
 // # Closing
 //
-// Connections that use a listening port have SO_LINGER 0: if the process dies,
-// the 4-tuple is free at once. [Conn.Close] nevertheless delivers what was written
-// and lets the peer read EOF, and only then frees the 4-tuple; [Conn.Abort] does not.
-// The ways to close, and what each costs, are in docs/close.md.
+// Connections that use a listening port have SO_LINGER 0: if the process dies, the 4-tuple
+// is free at once. [Conn.Close] nevertheless delivers what was written and lets the peer
+// read EOF, and only then frees the 4-tuple; [Conn.Abort] does not. docs/close.md has the
+// ways to close and what each one costs.
 package reuseport

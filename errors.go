@@ -3,57 +3,75 @@ package reuseport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
+
+	"github.com/reusetransport/reuseport/internal/netaddr"
 )
 
-// errNoReuseOption marks that the system refused the socket options for reuse.
-var errNoReuseOption = errors.New("reuseport: socket options for reuse refused")
+var (
+	// ErrWrongProto says that a multiaddr is not one of /ip4, /ip6,
+	// /ip6zone/…/ip6, /dns, /dns4 or /dns6 followed by /tcp and nothing else, or
+	// that a network is not "tcp", "tcp4" or "tcp6".
+	ErrWrongProto = errors.New("reuseport: not a TCP address")
 
-// errSelfConnection is the fault of a dial that reached its own socket.
-var errSelfConnection = errors.New("reuseport: connected to itself")
+	// ErrNoReuse says that RequireReuse or Punch found no listener's port that it could
+	// use.
+	ErrNoReuse = errors.New("reuseport: no listening port to dial from")
 
-// errPathBlocked is the fault of a local address that was not tried, on the
-// advice of pathHealth.
-var errPathBlocked = errors.New("reuseport: what left this port was not answered lately")
+	// ErrTupleInUse says that RequireReuse or Punch needs the 4-tuple of listening port
+	// and remote address, and that it belongs to another connection. That may be one
+	// that the peer is opening right now.
+	ErrTupleInUse = errors.New("reuseport: 4-tuple in use")
 
-// localFault says whether a failed dial blames the local address, and how. Only
-// then is another local address worth a SYN; NoCause means that err is the
-// answer. The error of a dial is *net.OpError{*os.SyscallError{Errno}}, so the
-// errno is found by errors.Is alone.
-func localFault(err error) Cause {
-	call, ok := errors.AsType[*os.SyscallError](err)
-	switch {
-	case ok && call.Syscall == "bind":
-		return bindFault(call.Err)
-	case ok && (isAddrInUse(call.Err) || isAddrNotAvail(call.Err)):
-		return TupleInUse // EADDRNOTAVAIL on Linux, EADDRINUSE elsewhere
-	case ok && call.Syscall == "connect":
-		return NoCause
-	case errors.Is(err, errSelfConnection):
-		return SelfConnection
-	case errors.Is(err, errPathBlocked):
-		return PathSilent
-	case errors.Is(err, errNoReuseOption):
-		return NoListener
+	// ErrBadPortUse says that a PortUse is none of the constants.
+	ErrBadPortUse = errors.New("reuseport: invalid PortUse")
+)
+
+// ErrPunchLimit says that a punch has sent as many SYNs as one may, that a Transport
+// runs no more punches at one time, or that all of them together had spent their SYNs
+// when the punch ended.
+var ErrPunchLimit = errors.New("reuseport: limit of punches reached")
+
+var (
+	// errShutdown is what Listen and Dial return after Shutdown.
+	errShutdown = fmt.Errorf("reuseport: transport is shut down: %w", net.ErrClosed)
+
+	// errNoReuseOption marks that the system refused the socket options for reuse.
+	errNoReuseOption = errors.New("reuseport: socket options for reuse refused")
+
+	// errSelfConnection is the fault of a dial that reached its own socket.
+	errSelfConnection = errors.New("reuseport: connected to itself")
+
+	// errPathBlocked is the fault of a local address that was not tried, because
+	// earlier dials from it were not answered.
+	errPathBlocked = errors.New("reuseport: what left this port was not answered lately")
+
+	// errNotHedged ends a hedge that need not start.
+	errNotHedged = errors.New("reuseport: no hedge")
+)
+
+// opError makes an error like package net's. An address that is not valid is left out.
+func opError(op, network string, laddr, raddr netip.AddrPort, err error) *net.OpError {
+	e := &net.OpError{Op: op, Net: network, Err: err}
+	if laddr.IsValid() {
+		e.Source = net.TCPAddrFromAddrPort(laddr)
 	}
-	return NoCause
+	if raddr.IsValid() {
+		e.Addr = net.TCPAddrFromAddrPort(raddr)
+	}
+	return e
 }
 
-// bindFault sorts what bind refuses. Whatever it refuses, no SYN has left.
-func bindFault(err error) Cause {
-	switch {
-	case isAddrInUse(err):
-		return BindConflict
-	case errors.Is(err, os.ErrPermission):
-		return BindDenied
-	default:
-		return AddrGone
-	}
+// contextError is the error of a dial whose context has ended.
+func contextError(ctx context.Context, laddr, raddr netip.AddrPort) error {
+	return opError("dial", netaddr.Network(raddr.Addr()), laddr, raddr, ctx.Err())
 }
 
 // outOfTime is the end of a dial by the deadline of its context. Package net has a
-// timer of its own, which is first more often than not, and whose error matches
+// timer of its own, which is usually first, and its error matches
 // os.ErrDeadlineExceeded alone (TestDialDeadline).
 type outOfTime struct{ error }
 

@@ -3,73 +3,73 @@ package reuseport
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
-	"github.com/reusetransport/reuseport/internal/accept"
+	"github.com/reusetransport/reuseport/internal/errno"
+	"github.com/reusetransport/reuseport/internal/netaddr"
+	"github.com/reusetransport/reuseport/internal/sockopt"
 )
 
-// Listen listens on laddr: the multiaddrs of DialContext; of a name the first
-// address (IPv4 before IPv6). /ip6 listens for IPv6 alone; ListenPort serves both
-// families. Accept returns a *Conn. The listener has the further methods File and
+// Listen listens on laddr, a multiaddr as DialContext takes it. Of a name it takes the
+// first address, IPv4 before IPv6. /ip6 listens for IPv6 alone; ListenPort serves both
+// families. Accept returns a *Conn. The listener also has the methods File and
 // SyscallConn, as *net.TCPListener has them.
 //
-// The port is exclusive unless Shared is set: whoever listens on it already, in
-// this process or another, makes Listen fail with EADDRINUSE. (A connection that
-// happens to own the port as its ephemeral port does so too.) What others can
-// still take is in the package documentation under "Exclusive listening".
+// The port is exclusive unless Shared is set: if it has a listener already, in this
+// process or another, Listen fails with EADDRINUSE. (A connection that happens to own
+// the port as its ephemeral port has the same effect.) The package documentation says
+// under "Exclusive listening" what others can still take.
 //
-// t itself may listen on one address as often as it likes: the listeners are
-// handles of one socket, closing one loses nothing, and the last Close frees the
-// port. /ip6/:: on the port of a ListenPort is a handle of that, and takes part in its
-// IPv4 connections. Not so on Windows without Shared, where the second Listen fails.
+// t itself may listen on one address as often as it likes: the listeners are handles of
+// one socket, closing one loses nothing, and the last Close frees the port. /ip6/:: on
+// the port of a ListenPort is a handle of that listener, and accepts its IPv4
+// connections too. On Windows without Shared there are no such handles, and the second
+// Listen fails.
 //
-// The accept queue has the system's maximum length (net.core.somaxconn on Linux).
-// After Shutdown the error is net.ErrClosed.
+// The accept queue has the system's maximum length (net.core.somaxconn on Linux). After
+// Shutdown the error is net.ErrClosed.
 func (t *Transport) Listen(laddr ma.Multiaddr) (manet.Listener, error) {
-	g, err := parseMultiaddr(laddr)
+	at, err := parseMultiaddr(laddr)
 	if err != nil {
 		return nil, err
 	}
-	if g.host != "" {
-		if g.addr, err = g.first(context.Background()); err != nil {
-			return nil, &net.OpError{Op: "listen", Net: "tcp", Err: err}
+	if at.host != "" {
+		if at.addr, err = at.first(context.Background()); err != nil {
+			return nil, opError("listen", "tcp", netip.AddrPort{}, netip.AddrPort{}, err)
 		}
 	}
-	return t.open(listenAddr{AddrPort: g.addr})
+	return t.open(listenAddr{AddrPort: at.addr})
 }
 
-// ListenPort listens on a port of all addresses, IPv4 and IPv6, with one
-// dual-stack socket; IPv4 peers show as IPv4. Port 0 lets the system pick. Where
-// IPv6 is off, or a system has no dual-stack sockets (OpenBSD), it listens on IPv4 alone.
-// For the rest see Listen.
+// ListenPort listens on a port of all addresses, IPv4 and IPv6, with one dual-stack
+// socket. IPv4 peers show as IPv4. Port 0 lets the system pick. Where IPv6 is off, or
+// the system has no dual-stack sockets (OpenBSD), it listens on IPv4 alone. See Listen
+// for the rest.
 func (t *Transport) ListenPort(port uint16) (manet.Listener, error) {
-	any := netip.AddrPortFrom(netip.IPv6Unspecified(), port)
-	l, err := t.open(listenAddr{AddrPort: any, dual: true})
-	if err == nil || !noIPv6(err) {
+	l, err := t.open(listenAddr{AddrPort: netaddr.Wildcard(netip.IPv6Unspecified(), port), dual: true})
+	if err == nil || !lacksIPv6(err) {
 		return l, err
 	}
-	return t.open(listenAddr{AddrPort: wildcard(netip.IPv4Unspecified(), port)})
+	return t.open(listenAddr{AddrPort: netaddr.Wildcard(netip.IPv4Unspecified(), port)})
 }
 
-// noIPv6 says whether listening failed because the system has no IPv6.
-func noIPv6(err error) bool {
-	return isAddrNotAvail(err) || errors.Is(err, syscall.EAFNOSUPPORT)
+// lacksIPv6 reports whether listening failed because the system has no IPv6.
+func lacksIPv6(err error) bool {
+	return errno.IsAddrNotAvail(err) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
 
 // first returns the address to listen on for a name: IPv4 if it has one.
-func (g target) first(ctx context.Context) (netip.AddrPort, error) {
-	addrs, err := g.resolve(ctx)
+func (to target) first(ctx context.Context) (netip.AddrPort, error) {
+	addrs, err := to.resolve(ctx)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -110,40 +110,55 @@ func (t *Transport) open(laddr listenAddr) (manet.Listener, error) {
 // overlapping listener asks for it.
 func (t *Transport) bind(laddr listenAddr, now *snapshot) (*net.TCPListener, error) {
 	if t.Shared {
-		return listen(laddr, t.control().then(setReuse))
+		return listen(laddr, t.control().then(sockopt.SetReuse))
 	}
 	tcp, err := listen(laddr, t.control().then(t.exclusive))
-	if err == nil || !isAddrInUse(err) || !now.overlaps(laddr) {
+	if err == nil || !errno.IsAddrInUse(err) || !now.overlaps(laddr) {
 		return tcp, err
 	}
 	// A wildcard beside one of our specific addresses, or the reverse: the kernel
 	// lets it in only with the options of port sharing (TestWildcardBesideSpecific).
-	tcp, err = listen(laddr, t.control().then(setReuse))
+	tcp, err = listen(laddr, t.control().then(sockopt.SetReuse))
 	if err != nil {
 		return nil, err
 	}
-	raw, err := tcp.SyscallConn()
-	if err == nil {
-		err = guardListening(raw)
-	}
-	t.guardFailed(laddr.String(), err)
+	t.warnUnguarded(laddr.String(), guardListening(tcp))
 	return tcp, nil
 }
 
 // exclusive is for sockets that listen exclusively. They work without the guard.
 func (t *Transport) exclusive(_, address string, c syscall.RawConn) error {
-	if err := setExclusive(c); err != nil {
+	if err := withFD(c, sockopt.SetExclusive); err != nil {
 		return err
 	}
-	t.guardFailed(address, guard(c))
+	t.warnUnguarded(address, withFD(c, guard))
 	return nil
 }
 
-// guardFailed tells operators of a guard that is missing, if err says so.
-func (t *Transport) guardFailed(laddr string, err error) {
+// warnUnguarded tells operators of a guard that is missing, if err says so.
+func (t *Transport) warnUnguarded(laddr string, err error) {
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		t.log().Warn("listener has no guard against later joiners", "laddr", laddr, "err", err)
 	}
+}
+
+// guard keeps later joiners out of a listener of ours. It makes the socket the first of a
+// reuseport group while it is not yet bound, with a program that gives every connection to
+// the first of the group, which is ours (Linux 4.5). Then it takes SO_REUSEPORT back, so
+// that bind and listen are exclusive; the group stays. Once makeReusable has set the option
+// again, a process of the same user can join and gets nothing, unless it brings its own
+// program or listens on a more specific address (TestJoinerGetsNothing).
+func guard(fd uintptr) error {
+	return errors.Join(sockopt.SetReusePort(fd, true), sockopt.GiveToFirst(fd), sockopt.SetReusePort(fd, false))
+}
+
+// guardListening is guard for a socket that listens with SO_REUSEPORT already.
+func guardListening(tcp *net.TCPListener) error {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return withFD(raw, sockopt.GiveToFirst)
 }
 
 // listenTries is how often a listen is tried that lost a race nobody may have won.
@@ -160,22 +175,22 @@ func listen(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
 	}
 }
 
-// lostRace says whether bind succeeded and listen did not: another socket came to
-// listen between the two. Linux marks both as listening before it checks either, so
-// that both may fail: 8 times in 100,000 races, and not once with these tries
-// (TestTwoStartersOneWins, 1,000 of them). If the other one has won, the next bind
-// tells.
+// lostRace reports whether bind succeeded and listen did not: another socket began to
+// listen between the two. Linux marks both as listening before it checks either, so both
+// may fail: 8 times in 100,000 races, and not once with these tries
+// (TestTwoStartersOneWins has 1,000 of them). If the other one has won, the next bind
+// fails.
 func lostRace(err error) bool {
-	var call *os.SyscallError
-	return errors.As(err, &call) && call.Syscall == "listen" && isAddrInUse(call.Err)
+	call, ok := errors.AsType[*os.SyscallError](err)
+	return ok && call.Syscall == "listen" && errno.IsAddrInUse(call.Err)
 }
 
 // listenOnce is net.Listen with our options. A Multipath TCP socket, Go's default,
 // does not pass later socket options on to the TCP sockets beneath it.
 func listenOnce(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
-	lc := net.ListenConfig{Control: control.then(inheritEarly), KeepAlive: ownKeepAlive}
+	lc := net.ListenConfig{Control: control.then(inheritEarly), KeepAlive: sockopt.NetKeepAlive}
 	lc.SetMultipathTCP(false)
-	nw, address := network(laddr.Addr()), laddr.String()
+	nw, address := netaddr.Network(laddr.Addr()), laddr.String()
 	if laddr.dual {
 		// Package net knows whether both families are there.
 		nw, address = "tcp", ":"+strconv.Itoa(int(laddr.Port()))
@@ -187,9 +202,20 @@ func listenOnce(laddr listenAddr, control controlFunc) (*net.TCPListener, error)
 	return l.(*net.TCPListener), nil
 }
 
-// inheritEarly sets what accepted connections inherit before the socket listens: what
-// arrives in the moment after listen inherits it too (TestLingerFromTheFirst).
-func inheritEarly(_, _ string, c syscall.RawConn) error { return c.Control(toInherit) }
+// inheritEarly sets what accepted connections inherit before the socket listens, because
+// what arrives in the moment after listen inherits it too (TestLingerFromTheFirst).
+func inheritEarly(_, _ string, c syscall.RawConn) error { return c.Control(setInherited) }
+
+// setInherited sets SO_LINGER 0 and keep-alive on a new socket, which passes them on to all
+// that it accepts. That saves four system calls for each (TestKeepAliveIsNets). Neither
+// fails on a new socket; where a system does not pass them on, Accept and package net set
+// them.
+func setInherited(fd uintptr) {
+	if sockopt.Inherits {
+		_ = sockopt.SetLinger(fd, true)
+		_ = sockopt.SetKeepAlive(fd)
+	}
+}
 
 // register prepares a new socket for reuse and enters it. The caller holds mu.
 func (t *Transport) register(tcp *net.TCPListener, asked listenAddr) (manet.Listener, error) {
@@ -203,56 +229,69 @@ func (t *Transport) register(tcp *net.TCPListener, asked listenAddr) (manet.List
 	if sock.reusable && t.registry.load().mixes(sock.laddr) {
 		t.flatten(sock.laddr)
 	}
-	sock.lingers = inheritsLinger // where not, Accept sets it
-	l := t.newListener(tcp, sock)
-	t.registry.add(sock, l)
-	return l, nil
+	sock.lingers = sockopt.Inherits // where not, Accept sets it
+	return t.enter(tcp, sock), nil
 }
 
 // newSocket describes a listening socket.
 func newSocket(tcp *net.TCPListener, raw syscall.RawConn) *socket {
-	sock := &socket{laddr: listenAddr{AddrPort: netAddr(tcp.Addr())}}
+	sock := &socket{laddr: listenAddr{AddrPort: netaddr.From(tcp.Addr())}}
 	sock.laddr.dual = sock.laddr.Addr() == netip.IPv6Unspecified() && isDual(raw)
 	return sock
 }
 
-// makeReusable lets our dials bind the port of an exclusive listener. Where the
-// system refuses, the listener works without reuse.
-func (t *Transport) makeReusable(laddr listenAddr, raw syscall.RawConn) bool {
-	if err := allowReuse(raw); err != nil {
-		t.log().Debug("no port reuse", "laddr", laddr.String(), "err", err)
-		return false
-	}
-	return true
+// isDual reports whether a socket on [::] serves IPv4 too.
+func isDual(raw syscall.RawConn) (dual bool) {
+	err := withFD(raw, func(fd uintptr) error {
+		v6only, err := sockopt.V6Only(fd)
+		dual = !v6only
+		return err
+	})
+	return err == nil && dual
 }
 
-// flatten keeps the cost of bind independent of live connections, where it can.
+// makeReusable lets our dials bind the port of an exclusive listener. It sets SO_REUSEPORT
+// only now that the socket listens: nobody got in while it was bound, since listen would
+// have failed (TestTwoStartersOneWins pins the order). Where the system refuses, the
+// listener works without reuse.
+func (t *Transport) makeReusable(laddr listenAddr, raw syscall.RawConn) bool {
+	err := withFD(raw, func(fd uintptr) error { return sockopt.SetReusePort(fd, true) })
+	if err != nil {
+		t.log().Debug("no port reuse", "laddr", laddr.String(), "err", err)
+	}
+	return err == nil
+}
+
+// flatten makes bind on our port cost the same however many connections live on it. A port
+// whose first owner bound without SO_REUSEPORT remembers one address that is known to be
+// free of conflicts and walks all owners for any other; two sources in turn would each walk
+// thousands (TestBindStaysFlat). An address that covers all others is remembered for all, so
+// a throwaway socket binds it and goes. That fails with EADDRINUSE if a stranger holds the
+// port on some other address.
 func (t *Transport) flatten(laddr listenAddr) {
-	if err := keepBindFlat(laddr.Port()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if err := sockopt.BindOnce(laddr.Port()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		t.log().Debug("bind may get slower with live connections", "laddr", laddr.String(), "err", err)
 	}
 }
 
-// isDual says whether a socket on [::] serves IPv4 too.
-func isDual(raw syscall.RawConn) bool {
-	v6only, err := isV6Only(raw)
-	return err == nil && !v6only
-}
-
 // duplicate makes a further handle of a socket of ours. The caller holds mu.
 func (t *Transport) duplicate(sock *socket) (manet.Listener, error) {
-	f, err := sock.handles[0].File()
+	f, err := sock.handles[0].file()
 	if err != nil {
 		return nil, err
 	}
-	nl, err := net.FileListener(f)
+	l, err := net.FileListener(f)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	l := t.newListener(nl.(*net.TCPListener), sock)
-	sock.handles = append(sock.handles, l)
-	t.registry.open.Add(1)
-	return l, nil
+	return t.enter(l.(*net.TCPListener), sock), nil
+}
+
+// enter makes a listener of a handle and enters it. The caller holds mu.
+func (t *Transport) enter(tcp *net.TCPListener, sock *socket) *listener {
+	l := newListener(t, tcp, sock)
+	t.registry.add(&l.handle)
+	return l
 }
 
 // controlFunc is a function for net.Dialer.Control and net.ListenConfig.Control.
@@ -275,32 +314,21 @@ func (f controlFunc) then(g controlFunc) controlFunc {
 	}
 }
 
-// reuseControl is for sockets that dial from a listening port.
-func (t *Transport) reuseControl() controlFunc { return t.control().then(markedReuse) }
-
-// markedReuse is reuseToDial with an error that localFault knows.
-func markedReuse(network, address string, c syscall.RawConn) error {
-	if err := reuseToDial(network, address, c); err != nil {
-		return fmt.Errorf("%w: %w", errNoReuseOption, err)
-	}
-	return nil
-}
-
-// WrapListener makes t dial from the port of a listener made elsewhere: socket
-// activation, a hand-over from an earlier process, an interface binding of its own. It
-// sets SO_REUSEPORT on the socket, and nothing else that another process which
-// shares the socket could notice: SO_LINGER 0 is set on each accepted connection.
-// Where the system refuses, the listener works without reuse. Whether the port is
+// WrapListener makes t dial from the port of a listener made elsewhere: by socket
+// activation, handed over by an earlier process, or with an interface binding of its
+// own. It sets SO_REUSEPORT on the socket, and nothing else that another process sharing
+// the socket could notice: SO_LINGER 0 is set on each accepted connection. Where the
+// system refuses SO_REUSEPORT, the listener works without reuse. Whether the port is
 // exclusive was decided when tcp was bound.
 //
-// tcp belongs to t from now on: closing what is returned closes tcp, and other
-// descriptors of the same socket, in this process or another, stay open. On error
-// tcp is untouched and stays the caller's: it is nil (EINVAL) or closed
-// (net.ErrClosed), or t is shut down (net.ErrClosed).
+// tcp belongs to t from now on: closing the returned listener closes tcp. Other
+// descriptors of the same socket, in this process or another, stay open. On error tcp is
+// untouched and stays the caller's: it is nil (EINVAL) or closed (net.ErrClosed), or t
+// is shut down (net.ErrClosed).
 func (t *Transport) WrapListener(tcp *net.TCPListener) (manet.Listener, error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
-		return nil, &net.OpError{Op: "wrap", Net: "tcp", Err: err}
+		return nil, opError("wrap", "tcp", netip.AddrPort{}, netip.AddrPort{}, err)
 	}
 	t.registry.mu.Lock()
 	defer t.registry.mu.Unlock()
@@ -311,174 +339,8 @@ func (t *Transport) WrapListener(tcp *net.TCPListener) (manet.Listener, error) {
 		return nil, err // closed
 	}
 	sock := newSocket(tcp, raw)
-	if err := allowReuse(raw); err != nil {
-		t.log().Debug("no port reuse", "laddr", sock.laddr.String(), "err", err)
-	} else {
-		sock.reusable = true
+	if sock.reusable = t.makeReusable(sock.laddr, raw); sock.reusable {
 		t.flatten(sock.laddr)
 	}
-	l := t.newListener(tcp, sock)
-	t.registry.add(sock, l)
-	return l, nil
-}
-
-// listener is a handle of a listening socket.
-type listener struct {
-	t       *Transport
-	tcp     *net.TCPListener
-	socket  *socket
-	backoff accept.Backoff
-	closed  chan struct{} // closed by the first Close
-	once    sync.Once
-}
-
-var _ interface {
-	manet.Listener
-	syscall.Conn
-	File() (*os.File, error)
-} = (*listener)(nil)
-
-func (t *Transport) newListener(tcp *net.TCPListener, sock *socket) *listener {
-	l := &listener{t: t, tcp: tcp, socket: sock, closed: make(chan struct{})}
-	l.backoff.Notify = l.swallowed
-	return l
-}
-
-// Accept waits for the next connection, a *Conn, which it gives to the caller.
-// Errors that are not the listener's end do not reach the caller: a connection
-// that was aborted in the queue is skipped, and while descriptors or buffers are
-// out Accept tries again after 5 ms, doubling to 1 s. It returns net.ErrClosed
-// after Close, and the system's error if the socket itself has died (EBADF,
-// EINVAL); dials have then stopped using its port.
-func (l *listener) Accept() (manet.Conn, error) {
-	for {
-		c, err := l.next()
-		if err != nil {
-			return nil, err
-		}
-		if !l.t.punches.take(c) {
-			l.t.counters.accepted.Add(1)
-			return c, nil
-		}
-	}
-}
-
-// next returns a connection that a punch left for Accept, or waits for one.
-func (l *listener) next() (*Conn, error) {
-	if l.isClosed() {
-		return nil, l.ended(net.ErrClosed)
-	}
-	if c := l.socket.queue.enter(); c != nil {
-		return c, nil
-	}
-	defer l.socket.queue.leave()
-	for {
-		tcp, err := accept.Next(&l.backoff, l.closed, l.tcp.AcceptTCP)
-		if err != nil {
-			return nil, l.ended(err)
-		}
-		if c := l.wrap(tcp); c != nil {
-			return c, nil
-		}
-	}
-}
-
-// wrap makes a Conn of an accepted connection. It returns nil if the connection
-// has died meanwhile: macOS then refuses socket options. Where package net gives no
-// access to the socket (Plan 9, js, WASI), SO_LINGER stays as it is.
-func (l *listener) wrap(tcp *net.TCPConn) *Conn {
-	c := &Conn{TCPConn: tcp, t: l.t, direction: Accepted}
-	c.frees.Store(true)
-	if l.socket.lingers || !canFlush || c.SetLinger(0) == nil {
-		return c
-	}
-	_ = tcp.Close() // the peer's reset came first; there is nothing to tell anybody
-	l.t.counters.acceptSkipped.Add(1)
-	return nil
-}
-
-// isClosed says whether Close was called on this handle.
-func (l *listener) isClosed() bool {
-	select {
-	case <-l.closed:
-		return true
-	default:
-		return false
-	}
-}
-
-// swallowed counts an error that Accept goes on after, and logs the first of a
-// burst that makes it wait.
-func (l *listener) swallowed(e accept.Event) {
-	if e.Kind == accept.Harmless {
-		l.t.counters.acceptSkipped.Add(1)
-		return
-	}
-	l.t.counters.acceptDelayed.Add(1)
-	if e.First {
-		l.t.log().Warn("accept waits", "laddr", l.Addr().String(), "err", e.Err)
-	}
-}
-
-// ended sorts the error that ends Accept and takes a dead socket out of the
-// registry: one handle whose descriptor is gone, or all where shutdown(2) has ended
-// the socket itself (EINVAL).
-func (l *listener) ended(err error) error {
-	if err == net.ErrClosed { // woken from a wait; AcceptTCP itself returns *net.OpError
-		return &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: err}
-	}
-	if accept.Classify(err) == accept.Dead && l.t.registry.remove(l, errors.Is(err, syscall.EINVAL)) {
-		l.t.log().Warn("listener died", "laddr", l.Addr().String(), "err", err)
-	}
-	return err
-}
-
-// Close closes this handle; Accept on it returns net.ErrClosed. Dials stop using
-// the port with the last handle, and the port is free. Connections stay open. A
-// second Close returns net.ErrClosed.
-func (l *listener) Close() error {
-	l.wake()
-	return l.finishClose(l.t.registry.close(l))
-}
-
-// closeSocket closes the descriptor of a handle that the registry has let go.
-func (l *listener) closeSocket() error {
-	l.wake()
-	return l.finishClose(l.tcp.Close())
-}
-
-// wake ends the wait of an Accept that has met an error.
-func (l *listener) wake() { l.once.Do(func() { close(l.closed) }) }
-
-// finishClose ends what the last handle leaves. err is what closing it returned.
-func (l *listener) finishClose(err error) error {
-	if l.t.registry.holds(l.socket) {
-		return err
-	}
-	return errors.Join(err, l.socket.queue.abort())
-}
-
-// Addr returns the address the socket is bound to.
-func (l *listener) Addr() net.Addr { return l.tcp.Addr() }
-
-// Multiaddr returns Addr as a multiaddr.
-func (l *listener) Multiaddr() ma.Multiaddr {
-	m, err := manet.FromNetAddr(l.tcp.Addr())
-	if err != nil {
-		return nil // no TCP address fails here
-	}
-	return m
-}
-
-// SyscallConn gives access to the socket, as net.TCPListener.SyscallConn does.
-func (l *listener) SyscallConn() (syscall.RawConn, error) { return l.tcp.SyscallConn() }
-
-// File returns a duplicate of the descriptor, to hand to another process. It
-// belongs to the caller; closing it does not affect the listener, nor the reverse.
-func (l *listener) File() (*os.File, error) {
-	raw, err := l.tcp.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	return dupSocket(raw)
+	return t.enter(tcp, sock), nil
 }

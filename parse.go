@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/reusetransport/reuseport/internal/netaddr"
 )
 
 // target is what a multiaddr or a network and an address ask for: an address, or
@@ -51,7 +53,7 @@ func parseMultiaddr(m ma.Multiaddr) (target, error) {
 	return wrong()
 }
 
-// ipNetworks maps a TCP network to the one to look names up in.
+// ipNetwork maps a TCP network to the one to look names up in.
 func ipNetwork(network string) (string, error) {
 	switch network {
 	case "tcp":
@@ -101,23 +103,23 @@ func localSystem(ip string) netip.Addr {
 	if ip == "ip6" {
 		return netip.IPv6Loopback()
 	}
-	return loopbackOf(netip.IPv4Unspecified())
+	return netaddr.Loopback(netip.IPv4Unspecified())
 }
 
-// resolve returns the addresses that g stands for, in the resolver's order. It
+// resolve returns the addresses that to stands for, in the resolver's order. It
 // asks nothing once ctx has ended; package net would ask and give up at once, or
 // answer from what it knows, whichever comes first.
-func (g target) resolve(ctx context.Context) ([]netip.AddrPort, error) {
+func (to target) resolve(ctx context.Context) ([]netip.AddrPort, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, g.ip, g.host)
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, to.ip, to.host)
 	if err != nil {
 		return nil, err
 	}
 	addrs := make([]netip.AddrPort, len(ips))
 	for i, ip := range ips {
-		addrs[i] = netip.AddrPortFrom(ip.Unmap(), g.port)
+		addrs[i] = netip.AddrPortFrom(ip.Unmap(), to.port)
 	}
 	return addrs, nil
 }
@@ -131,7 +133,7 @@ func dialable(raddr netip.AddrPort) netip.AddrPort {
 	addr := raddr.Addr()
 	switch {
 	case addr.WithZone("").IsUnspecified():
-		addr = loopbackOf(addr)
+		addr = netaddr.Loopback(addr)
 	case addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast():
 		addr = addr.WithZone(zoneName(addr.Zone()))
 	default:
@@ -155,23 +157,4 @@ func zoneName(zone string) string {
 		return zone // connect will tell
 	}
 	return ifi.Name
-}
-
-// netAddr is a TCP address of package net as a netip.AddrPort, an IPv4-mapped one
-// as IPv4. It is the zero value for anything else.
-func netAddr(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok || tcp == nil {
-		return netip.AddrPort{}
-	}
-	ap := tcp.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-}
-
-// network names the TCP network of an address.
-func network(addr netip.Addr) string {
-	if addr.Is4() {
-		return "tcp4"
-	}
-	return "tcp6"
 }

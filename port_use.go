@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// PortUse says from which port a dial may leave. What really happened is told by
-// Conn.Reused.
+// PortUse says from which port a dial may leave. Conn.Reused tells from which one it
+// did.
 type PortUse int
 
 const (
@@ -39,28 +39,24 @@ func (u PortUse) String() string {
 // portUseKey is the context key of WithPortUse.
 type portUseKey struct{}
 
-// WithPortUse returns a context with which a dial of any Transport follows use
-// instead of Transport.PortUse. A context crosses most call chains unchanged, but
-// not all: the swarm of go-libp2p makes a new one for its dials.
+// WithPortUse returns a context that makes dials of any Transport follow use instead of
+// Transport.PortUse. Most call chains hand a context on unchanged, but not all: the
+// swarm of go-libp2p makes a new one for its dials.
 func WithPortUse(ctx context.Context, use PortUse) context.Context {
 	return context.WithValue(ctx, portUseKey{}, use)
 }
 
-// PortUseOf returns what WithPortUse put into ctx, and whether it did. It is for
-// those who wrap a Transport and choose ports where their caller did not.
+// PortUseOf returns what WithPortUse put into ctx, and whether it did. It is for code
+// that wraps a Transport and chooses ports where its caller did not.
 func PortUseOf(ctx context.Context) (PortUse, bool) {
 	use, ok := ctx.Value(portUseKey{}).(PortUse)
 	return use, ok
 }
 
-// portUse is the policy in force for one dial.
-func (t *Transport) portUse(ctx context.Context) (PortUse, error) {
-	use, ok := PortUseOf(ctx)
-	if !ok {
-		use = t.PortUse
+// check returns ErrBadPortUse for a value that is none of the constants.
+func (u PortUse) check() error {
+	if u < PreferReuse || u > RequireReuse {
+		return fmt.Errorf("%w: %v", ErrBadPortUse, u)
 	}
-	if use < PreferReuse || use > RequireReuse {
-		return use, fmt.Errorf("%w: %v", ErrBadPortUse, use)
-	}
-	return use, nil
+	return nil
 }

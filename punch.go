@@ -9,17 +9,14 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
-)
 
-// ErrPunchLimit says that a punch has sent as many SYNs as one may, or that as
-// many punches are under way as a Transport runs at one time, or that all of them
-// together had spent their SYNs when the punch ended.
-var ErrPunchLimit = errors.New("reuseport: limit of punches reached")
+	"github.com/reusetransport/reuseport/internal/errno"
+	"github.com/reusetransport/reuseport/internal/netaddr"
+	"github.com/reusetransport/reuseport/internal/punchpace"
+)
 
 const (
 	// tupleGrace is how long a taken 4-tuple may turn out to be the peer's own
@@ -32,40 +29,39 @@ const (
 	tuplePause = 10 * time.Millisecond
 )
 
-// Punch connects to raddr, /ip4 or /ip6 with /tcp, by TCP simultaneous open (RFC
-// 9293 section 3.5, RFC 5128 section 3.4): both peers dial each other at about
-// the same time, each from the port that it listens on, whose mapping at its NAT
-// the other one was told. Who punches, and when, the two agree on elsewhere.
-// Nobody's Accept returns the connection; whose SYN was first does not matter.
-// Punch heeds no PortUse and is never hedged.
+// Punch connects to raddr, /ip4 or /ip6 with /tcp, by TCP simultaneous open (RFC 9293
+// section 3.5, RFC 5128 section 3.4). Both peers dial each other at about the same time,
+// each from the port that it listens on. Each has told the other the address that its
+// NAT maps that port to. Who punches, and when, the two agree on elsewhere. Accept does
+// not return the connection, and it does not matter whose SYN was first. Punch heeds no
+// PortUse and is never hedged.
 //
-// Every SYN leaves from the port of a listener of t, never from another one. With
-// listeners on several ports it is the first that fits raddr. A dial that is
-// refused, reset or unreachable (the other NAT answers before the other peer has
-// sent) is repeated: ten times at once, then after 25 to 75 ms, with at most 20
-// SYNs in the first second, 5 in any second after it and 100 in a punch. All
-// punches of t together send 100 at once and 50 a second after; 48 run at one
-// time. The kernel's own repeats of a SYN count. A SYN that nothing answers stays
-// in flight until ctx ends; give ctx a deadline, 5 to 10 s is usual.
+// Every SYN leaves from the port of a listener of t. If listeners on several ports fit
+// raddr, Punch uses the first. It repeats a dial that is refused, reset or unreachable,
+// because the other NAT answers so before the other peer has sent: ten times at once,
+// then after 25 to 75 ms. It sends at most 20 SYNs in the first second, 5 in any later
+// second and 100 in all. All punches of t together send 100 at once and 50 a second
+// after that; 48 run at one time. The kernel's own repeats of a SYN count. A SYN that
+// nothing answers stays in flight until ctx ends, so give ctx a deadline; 5 to 10 s is
+// usual.
 //
-// If the peer's SYN came first and its connection from exactly raddr arrives at
-// any listener of t while Punch runs, that connection is the result and Accept
-// does not return it; (*Conn).Direction is then Accepted. On the port that it
-// punches from nobody need call Accept for that: Punch looks into the accept queue
-// itself, and what it finds of others, at most 128 for each socket, the next Accept
-// returns. Under Shared the kernel
-// may hand the peer's connection to another process or Transport; Punch then
-// fails with ErrTupleInUse. One that Accept has returned before Punch began is a
-// taken 4-tuple too.
+// If the peer's SYN came first, its connection may arrive at a listener of t while Punch
+// runs. A connection from exactly raddr is then the result, Accept does not return it,
+// and its Direction is Accepted. On the port that Punch dials from nobody need call
+// Accept for that: Punch looks into the accept queue itself. It keeps up to 128
+// connections of others for each socket, which the next Accept returns. Under Shared the
+// kernel may hand the peer's connection to another process or Transport; Punch then
+// fails with ErrTupleInUse. It does so too if Accept returned the connection before
+// Punch began.
 //
-// A pending close of t that holds the 4-tuple gives it up as for a dial, see Close.
+// A pending close of t that holds the 4-tuple gives it up as for a dial, see Conn.Close.
 //
 // Errors, by errors.Is: ErrNoReuse without a listener to punch from, or once it is
 // closed; ErrTupleInUse if a connection with raddr exists (found out within 2 s) or t
 // punches there already; ErrPunchLimit; ErrWrongProto; context.Canceled and
-// context.DeadlineExceeded, joined with what the last dial returned; net.ErrClosed
-// after Shutdown, which ends the punches under way. But for ErrWrongProto it is a
-// *net.OpError with Op "punch".
+// context.DeadlineExceeded, joined with what the last dial returned; net.ErrClosed after
+// Shutdown, which ends the punches under way. All but ErrWrongProto are a *net.OpError
+// with Op "punch".
 func (t *Transport) Punch(ctx context.Context, raddr ma.Multiaddr) (*Conn, error) {
 	c, err := t.punch(ctx, raddr)
 	if err != nil {
@@ -78,20 +74,20 @@ func (t *Transport) Punch(ctx context.Context, raddr ma.Multiaddr) (*Conn, error
 }
 
 func (t *Transport) punch(ctx context.Context, raddr ma.Multiaddr) (*Conn, error) {
-	g, err := parseMultiaddr(raddr)
-	if err == nil && g.host != "" {
+	to, err := parseMultiaddr(raddr)
+	if err == nil && to.host != "" {
 		err = fmt.Errorf("%w: a punch needs an IP address, not %q", ErrWrongProto, raddr.String())
 	}
 	if err != nil {
 		return nil, err
 	}
-	p, err := t.newPunch(ctx, g.addr)
+	p, err := t.newPunch(ctx, to.addr)
 	if err != nil {
-		return nil, punchError(netip.AddrPort{}, g.addr, err)
+		return nil, punchError(netip.AddrPort{}, to.addr, err)
 	}
-	ctx, p.stop = context.WithCancel(ctx)
-	defer p.stop()
-	if err := t.punches.begin(p); err != nil {
+	ctx, p.expected.stop = context.WithCancel(ctx)
+	defer p.expected.stop()
+	if err := t.punches.begin(p.expected); err != nil {
 		return nil, p.fail(err)
 	}
 	c, err := p.run(ctx)
@@ -99,29 +95,17 @@ func (t *Transport) punch(ctx context.Context, raddr ma.Multiaddr) (*Conn, error
 }
 
 func punchError(laddr, raddr netip.AddrPort, err error) error {
-	e := &net.OpError{Op: "punch", Net: network(raddr.Addr()), Addr: net.TCPAddrFromAddrPort(raddr), Err: err}
-	if laddr.IsValid() {
-		e.Source = net.TCPAddrFromAddrPort(laddr)
-	}
-	return e
+	return opError("punch", netaddr.Network(raddr.Addr()), laddr, raddr, err)
 }
 
 // A punch is one simultaneous open while it runs.
 type punch struct {
-	a      attempt
-	laddrs []netip.AddrPort // the first is the one in use
-	stop   context.CancelFunc
-
-	pace  punchPace
-	inUse time.Time // since when the 4-tuple is taken; zero if it is not
-	last  error     // of the last dial
-
-	peer chan *Conn // holds the peer's connection if it came to a listener
-
-	// Guarded by punches.mu:
-	taken   bool
-	dialing time.Time // since when a dial is in flight; zero if none is
-	charged int       // SYNs of that dial that the budget has paid
+	attempt
+	laddrs   []netip.AddrPort // the first is the one in use
+	expected *expectation     // in the table of all punches
+	pace     punchpace.Pace
+	inUse    time.Time // since when the 4-tuple is taken; zero if it is not
+	last     error     // of the last dial
 }
 
 // newPunch finds the local addresses to punch from.
@@ -132,14 +116,15 @@ func (t *Transport) newPunch(ctx context.Context, raddr netip.AddrPort) (*punch,
 	}
 	raddr = dialable(raddr)
 	p := &punch{
-		a:    attempt{t: t, raddr: raddr, listeners: now.addrs, use: RequireReuse},
-		peer: make(chan *Conn, 1),
+		attempt:  attempt{t: t, raddr: raddr, listeners: now.addrs, use: RequireReuse},
+		expected: &expectation{raddr: raddr, peer: make(chan *Conn, 1)},
 	}
-	source, err := p.a.source(ctx, needsSource(now.addrs, raddr, true))
-	if err != nil {
-		return nil, err
+	if needsSource(now.addrs, raddr, true) {
+		if err := p.findSource(ctx); err != nil {
+			return nil, err
+		}
 	}
-	p.laddrs = selectAddrs(nil, now.addrs, raddr, source, 0)
+	p.laddrs = selectAddrs(nil, now.addrs, raddr, p.source, 0)
 	if len(p.laddrs) == 0 {
 		return nil, ErrNoReuse
 	}
@@ -155,7 +140,7 @@ func (p *punch) run(ctx context.Context) (*Conn, error) {
 		}
 		tcp, err := p.dial(ctx)
 		if err == nil {
-			return p.a.finish(tcp)
+			return p.finish(tcp)
 		}
 		p.last = err
 		wait, err := p.next(ctx)
@@ -174,11 +159,11 @@ func (p *punch) mayDial(ctx context.Context) error {
 		if err := p.listens(); err != nil {
 			return err
 		}
-		if p.a.t.punches.allow(p) {
+		if p.t.punches.allow(p.expected) {
 			return nil
 		}
 		p.last = ErrPunchLimit
-		if err := p.pause(ctx, punchPause(rand.Float64())); err != nil {
+		if err := p.pause(ctx, punchpace.Pause(rand.Float64())); err != nil {
 			return err
 		}
 	}
@@ -186,7 +171,7 @@ func (p *punch) mayDial(ctx context.Context) error {
 
 // listens returns an error if t does not listen any more on the port in use.
 func (p *punch) listens() error {
-	now, port := p.a.t.registry.load(), p.laddrs[0].Port()
+	now, port := p.t.registry.load(), p.laddrs[0].Port()
 	switch {
 	case now.shut:
 		return p.fail(errShutdown)
@@ -199,22 +184,22 @@ func (p *punch) listens() error {
 // dial sends one SYN and waits for what it brings, at most until the kernel's
 // repeats would pass the limit. A local fault has sent nothing and is not counted.
 func (p *punch) dial(ctx context.Context) (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.pace.patience())
+	ctx, cancel := context.WithTimeout(ctx, p.pace.Patience())
 	defer cancel()
 	began := time.Now()
-	tcp, err := p.a.t.connect(ctx, p.laddrs[0], p.a.raddr)
+	tcp, err := p.t.connect(ctx, p.laddrs[0], p.raddr)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		<-ctx.Done() // package net has a timer of its own, which may be first
 	}
 	if localFault(err) != NoCause {
-		p.a.t.punches.sent(p, 0)
+		p.t.punches.settle(p.expected, 0)
 		return nil, err
 	}
 	p.inUse = time.Time{}
-	p.pace.dialed(began)
-	syns := 1 + p.pace.ended(time.Now())
-	p.a.t.punches.sent(p, syns)
-	p.a.t.counters.punchSYNs.Add(uint64(syns))
+	p.pace.Dialed(began)
+	syns := 1 + p.pace.Failed(time.Now())
+	p.t.punches.settle(p.expected, syns)
+	p.t.counters.punchSYNs.Add(uint64(syns))
 	return tcp, err
 }
 
@@ -223,24 +208,24 @@ func (p *punch) dial(ctx context.Context) (*net.TCPConn, error) {
 func (p *punch) next(ctx context.Context) (time.Duration, error) {
 	switch cause := localFault(p.last); {
 	case ctx.Err() != nil:
-		return 0, p.ended(ctx)
+		return 0, p.ctxError(ctx)
 	case cause == TupleInUse:
 		return p.awaitPeer(ctx)
 	case cause != NoCause:
 		return 0, p.nextAddr()
-	case !isRejected(p.last) && !errors.Is(p.last, context.DeadlineExceeded):
+	case !errno.IsRejected(p.last) && !errors.Is(p.last, context.DeadlineExceeded):
 		return 0, p.fail(p.last)
 	}
-	wait, more := p.pace.next(time.Now(), rand.Float64())
+	wait, more := p.pace.Next(time.Now(), rand.Float64())
 	if !more {
 		return 0, p.fail(errors.Join(ErrPunchLimit, p.last))
 	}
 	return wait, nil
 }
 
-// ended is the error of a punch whose ctx has ended: Shutdown ends it, too.
-func (p *punch) ended(ctx context.Context) error {
-	if p.a.t.registry.load().shut {
+// ctxError is the error of a punch whose ctx has ended. Shutdown ends it, too.
+func (p *punch) ctxError(ctx context.Context) error {
+	if p.t.registry.load().shut {
 		return p.fail(errShutdown)
 	}
 	return p.fail(errors.Join(ctx.Err(), p.last))
@@ -262,17 +247,17 @@ func (p *punch) awaitPeer(ctx context.Context) (time.Duration, error) {
 	now := time.Now()
 	if p.inUse.IsZero() {
 		p.inUse = now
-		if !p.a.hasSource(ctx, p.laddrs[0], p.last) {
+		if p.lacksSource(ctx, p.laddrs[0], p.last) {
 			return 0, p.fail(p.last)
 		}
 	}
 	if now.Sub(p.inUse) > tupleGrace {
 		return 0, p.fail(errors.Join(ErrTupleInUse, p.last))
 	}
-	if path, ok := p.a.pathOfClose(ctx, p.laddrs[0]); ok {
-		p.a.t.flushes.tryFree(path, p.a.raddr) // free would wait, as tuplePause does
+	if local, may := p.closeMayHold(ctx, p.laddrs[0]); may {
+		p.t.flushes.TryRelease(local, p.raddr) // AwaitRelease would wait, as tuplePause does
 	}
-	p.a.t.drain(p.laddrs[0].Port())
+	p.t.drain(p.laddrs[0].Port())
 	return tuplePause, nil
 }
 
@@ -287,16 +272,16 @@ func (p *punch) pause(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return p.ended(ctx)
+		return p.ctxError(ctx)
 	}
 }
 
 // end takes p out of the table and returns the result: the peer's connection if
 // it came to a listener, for nobody else will get it, or else what run returned.
 func (p *punch) end(c *Conn, err error) (*Conn, error) {
-	p.a.t.punches.end(p)
+	p.t.punches.end(p.expected)
 	select {
-	case peer := <-p.peer:
+	case peer := <-p.expected.peer:
 		if c == nil {
 			return peer, nil
 		}
@@ -307,101 +292,4 @@ func (p *punch) end(c *Conn, err error) (*Conn, error) {
 	}
 }
 
-func (p *punch) fail(err error) error { return punchError(p.laddrs[0], p.a.raddr, err) }
-
-// punches are the punches under way and the budget that they share.
-type punches struct {
-	running atomic.Int32 // lets Accept pass by without the lock
-
-	mu     sync.Mutex
-	to     map[netip.AddrPort]*punch
-	budget tokenBucket
-}
-
-func (ps *punches) begin(p *punch) error {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	if ps.to[p.a.raddr] != nil {
-		return ErrTupleInUse
-	}
-	if len(ps.to) >= maxPunches {
-		return ErrPunchLimit
-	}
-	if ps.to == nil {
-		ps.to = make(map[netip.AddrPort]*punch)
-	}
-	ps.to[p.a.raddr] = p
-	ps.running.Add(1)
-	return nil
-}
-
-func (ps *punches) end(p *punch) {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	delete(ps.to, p.a.raddr)
-	ps.running.Add(-1)
-}
-
-// allow takes the SYN of p's next dial from the budget, and with it the first repeat
-// of the kernel, a second ahead of it.
-func (ps *punches) allow(p *punch) bool {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	now := time.Now()
-	ps.budget.burst, ps.budget.every = punchBurst, punchEvery
-	for _, other := range ps.to {
-		ps.charge(other, now)
-	}
-	if !ps.budget.take(now) {
-		return false
-	}
-	p.dialing, p.charged = now, 1
-	ps.charge(p, now)
-	return true
-}
-
-// charge pays for the repeats of a dial in flight, each before it is due, so that
-// others cannot spend what it needs. The caller holds mu.
-func (ps *punches) charge(p *punch, now time.Time) {
-	if p.dialing.IsZero() {
-		return
-	}
-	due := 2 + int(now.Sub(p.dialing)/synRetransmit)
-	ps.budget.owe(due-p.charged, now)
-	p.charged = due
-}
-
-// sent settles the account of a dial that has ended and sent n SYNs.
-func (ps *punches) sent(p *punch, n int) {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	ps.budget.owe(n-p.charged, time.Now())
-	p.dialing, p.charged = time.Time{}, 0
-}
-
-// shut ends all that are under way.
-func (ps *punches) shut() {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	for _, p := range ps.to {
-		p.stop()
-	}
-}
-
-// take gives an accepted connection to the punch that aims at its peer. It
-// reports false if there is none or it has one already.
-func (ps *punches) take(c *Conn) bool {
-	if ps.running.Load() == 0 {
-		return false
-	}
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	p := ps.to[netAddr(c.RemoteAddr())]
-	if p == nil || p.taken {
-		return false
-	}
-	p.taken = true
-	p.peer <- c
-	p.stop()
-	return true
-}
+func (p *punch) fail(err error) error { return punchError(p.laddrs[0], p.raddr, err) }

@@ -1,33 +1,131 @@
 package reuseport
 
 import (
+	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/reusetransport/reuseport/internal/netaddr"
+	"github.com/reusetransport/reuseport/internal/punchpace"
 )
 
-const (
-	// maxWaiting bounds the connections that punches have taken from the accept
-	// queue of one socket and that are not for them.
-	maxWaiting = 128
+// This file has what a punch and an Accept share: the table of the peers that punches
+// expect, and the queue of connections that punches left for Accept.
 
-	// drainTime is how long a look into an accept queue may take. A deadline that
-	// has passed would make AcceptTCP return before it looks.
-	drainTime = time.Millisecond
-)
+// maxPunches run at one time: more, all silent, would pass the budget of SYNs by the
+// kernel's repeats alone.
+const maxPunches = 48
 
-// acceptQueue is what punches took out of a socket's accept queue and is not for
-// them. A connection that nobody accepts stays in the kernel's queue, where a
-// punch cannot see whose it is.
+// punchTable holds the punches under way and the budget that they share.
+type punchTable struct {
+	running atomic.Int32 // lets Accept pass by without the lock
+
+	mu     sync.Mutex
+	byPeer map[netip.AddrPort]*expectation // nil until the first punch
+	budget *punchpace.Budget
+}
+
+// expectation is what a punch waits for, and what it has spent.
+type expectation struct {
+	raddr netip.AddrPort
+	peer  chan *Conn         // holds the peer's connection if it came to a listener
+	stop  context.CancelFunc // ends the punch
+
+	// Guarded by punchTable.mu:
+	taken   bool
+	account punchpace.Account
+}
+
+// begin enters a punch. It returns ErrTupleInUse or ErrPunchLimit if there is no place.
+func (t *punchTable) begin(e *expectation) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byPeer[e.raddr] != nil {
+		return ErrTupleInUse
+	}
+	if len(t.byPeer) >= maxPunches {
+		return ErrPunchLimit
+	}
+	if t.byPeer == nil {
+		t.byPeer, t.budget = make(map[netip.AddrPort]*expectation), punchpace.NewBudget()
+	}
+	t.byPeer[e.raddr] = e
+	t.running.Add(1)
+	return nil
+}
+
+func (t *punchTable) end(e *expectation) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.byPeer, e.raddr)
+	t.running.Add(-1)
+}
+
+// allow takes the SYN of a punch's next dial from the budget, after what the dials in
+// flight owe. It reports false if the budget is spent.
+func (t *punchTable) allow(e *expectation) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	for _, other := range t.byPeer {
+		t.budget.Charge(&other.account, now)
+	}
+	return t.budget.Allow(&e.account, now)
+}
+
+// settle closes the account of a dial that has ended and sent syns SYNs.
+func (t *punchTable) settle(e *expectation, syns int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.budget.Settle(&e.account, syns, time.Now())
+}
+
+// stopAll ends all punches under way.
+func (t *punchTable) stopAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.byPeer {
+		e.stop()
+	}
+}
+
+// take gives an accepted connection to the punch that aims at its peer. It reports false
+// if there is none or it has one already.
+func (t *punchTable) take(c *Conn) bool {
+	if t.running.Load() == 0 {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.byPeer[netaddr.From(c.RemoteAddr())]
+	if e == nil || e.taken {
+		return false
+	}
+	e.taken = true
+	e.peer <- c
+	e.stop()
+	return true
+}
+
+// maxWaiting bounds the connections that punches have taken from the accept queue of one
+// socket and that are not for them.
+const maxWaiting = 128
+
+// acceptQueue is what punches took out of a socket's accept queue and is not for them. A
+// connection that nobody accepts stays in the kernel's queue, where a punch cannot see
+// whose it is.
 type acceptQueue struct {
 	mu        sync.Mutex
 	accepting int // callers in Accept, on any handle: they find a punch's connection
 	waiting   []*Conn
 }
 
-// enter begins an Accept: it returns a connection that waits, or counts the
-// caller in, who then has to call leave.
+// enter begins an Accept: it returns a connection that waits, or counts the caller in, who
+// then has to call leave.
 func (q *acceptQueue) enter() *Conn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -46,6 +144,23 @@ func (q *acceptQueue) leave() {
 	q.accepting--
 }
 
+// fill moves what acceptNow returns into the queue, but for what take takes. It does
+// nothing while somebody calls Accept. take also sees what an earlier punch left.
+func (q *acceptQueue) fill(take func(*Conn) bool, acceptNow func() (*Conn, error)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting = slices.DeleteFunc(q.waiting, take)
+	for q.accepting == 0 && len(q.waiting) < maxWaiting {
+		c, err := acceptNow()
+		if err != nil {
+			return // nothing waits; Accept will meet any other error itself
+		}
+		if c != nil && !take(c) {
+			q.waiting = append(q.waiting, c)
+		}
+	}
+}
+
 // abort resets what waits, as the kernel does with its queue when a socket closes.
 func (q *acceptQueue) abort() error {
 	q.mu.Lock()
@@ -56,62 +171,4 @@ func (q *acceptQueue) abort() error {
 	}
 	q.waiting = nil
 	return errors.Join(errs...)
-}
-
-// drain looks into the accept queues of a port on which nobody calls Accept, gives
-// the punches what is theirs and keeps the rest for Accept.
-func (t *Transport) drain(port uint16) {
-	for _, l := range t.registry.onPort(port) {
-		l.drain()
-	}
-}
-
-func (l *listener) drain() {
-	q := &l.socket.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.waiting = slices.DeleteFunc(q.waiting, l.t.punches.take) // what an earlier punch found
-	for q.accepting == 0 && len(q.waiting) < maxWaiting {
-		c, err := l.acceptNow()
-		if err != nil {
-			return // nothing waits; other errors are for Accept to meet
-		}
-		if c != nil && !l.t.punches.take(c) {
-			q.waiting = append(q.waiting, c)
-		}
-	}
-}
-
-// acceptNow accepts what is there already; nil if that has died meanwhile. Nobody else is in Accept on this
-// handle: the caller holds the lock that lets them in.
-func (l *listener) acceptNow() (*Conn, error) {
-	if err := l.tcp.SetDeadline(time.Now().Add(drainTime)); err != nil {
-		return nil, err
-	}
-	tcp, err := l.tcp.AcceptTCP()
-	_ = l.tcp.SetDeadline(time.Time{}) // fails if the handle was closed meanwhile; tcp is still the socket's
-	if err != nil {
-		return nil, err
-	}
-	return l.wrap(tcp), nil
-}
-
-// holds says whether a handle of sock is open.
-func (r *registry) holds(sock *socket) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(sock.handles) > 0
-}
-
-// onPort returns one handle of each socket on port.
-func (r *registry) onPort(port uint16) []*listener {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var all []*listener
-	for _, sock := range r.load().sockets {
-		if sock.laddr.Port() == port && len(sock.handles) > 0 {
-			all = append(all, sock.handles[0])
-		}
-	}
-	return all
 }

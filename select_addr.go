@@ -3,6 +3,8 @@ package reuseport
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/reusetransport/reuseport/internal/netaddr"
 )
 
 // This file decides from which local addresses a dial is tried. It is pure: no
@@ -35,7 +37,7 @@ func (l listenAddr) class() class {
 	}
 }
 
-// serves says whether a dial to addr can leave from this listener's port at all:
+// serves reports whether a dial to addr can leave from this listener's port at all:
 // the family must match, and a loopback source reaches only loopback targets
 // (connect gives EINVAL otherwise, TestLoopbackListenerForGlobalTarget in lab).
 func (l listenAddr) serves(addr netip.Addr) bool {
@@ -45,7 +47,7 @@ func (l listenAddr) serves(addr netip.Addr) bool {
 	return l.class() != loopback || addr.IsLoopback()
 }
 
-// covers says whether a socket bound to local listens on this address too.
+// covers reports whether a socket bound to local listens on this address too.
 func (l listenAddr) covers(local netip.AddrPort) bool {
 	if l.Port() != local.Port() {
 		return false
@@ -56,12 +58,12 @@ func (l listenAddr) covers(local netip.AddrPort) bool {
 	return l.dual || l.Addr().Is4() == local.Addr().Is4()
 }
 
-// overlaps says whether the kernel sees a bind conflict between the two.
+// overlaps reports whether the kernel sees a bind conflict between the two.
 func (l listenAddr) overlaps(m listenAddr) bool {
 	return l.covers(m.AddrPort) || m.covers(l.AddrPort)
 }
 
-// needsSource says whether the choice of port depends on the source address that
+// needsSource reports whether the choice of port depends on the source address that
 // the kernel would choose towards raddr. It does where specific listeners could
 // serve the dial and not all candidates have one port. With exact it does as soon
 // as there is a specific listener: binding the wildcard instead might leave from
@@ -70,26 +72,26 @@ func needsSource(listeners []listenAddr, raddr netip.AddrPort, exact bool) bool 
 	if raddr.Addr().IsLoopback() {
 		return false // the kernel's source is a loopback address, no specific one
 	}
-	any, one := specificPort(listeners, raddr)
-	return any && (exact || one == 0)
+	specific, one := specificPort(listeners, raddr)
+	return specific && (exact || one == 0)
 }
 
-// specificPort reports whether a specific listener could serve raddr, and the
-// port if all listeners that could serve it have the same one, else 0.
-func specificPort(listeners []listenAddr, raddr netip.AddrPort) (any bool, one uint16) {
+// specificPort reports whether a specific listener could serve raddr. It returns the port if
+// all listeners that could serve raddr have the same one, else 0.
+func specificPort(listeners []listenAddr, raddr netip.AddrPort) (found bool, one uint16) {
 	mixed := false
 	for _, l := range listeners {
 		if !l.serves(raddr.Addr()) {
 			continue
 		}
-		any = any || l.class() == specific
+		found = found || l.class() == specific
 		mixed = mixed || one != 0 && one != l.Port()
 		one = l.Port()
 	}
-	if !any || mixed {
-		return any, 0
+	if !found || mixed {
+		return found, 0
 	}
-	return any, one
+	return true, one
 }
 
 // selectAddrs appends to dst the local addresses to dial raddr from, best first:
@@ -121,10 +123,10 @@ func appendSpecific(dst []netip.AddrPort, listeners []listenAddr, raddr netip.Ad
 	if one == 0 || raddr.Addr().IsLoopback() || isListener(listeners, raddr) {
 		return dst
 	}
-	return appendAddr(dst, wildcard(raddr.Addr(), one), raddr)
+	return appendAddr(dst, netaddr.Wildcard(raddr.Addr(), one), raddr)
 }
 
-// isListener says whether raddr is exactly one of our specific listeners: the
+// isListener reports whether raddr is exactly one of our specific listeners: the
 // kernel would choose that very address as the source.
 func isListener(listeners []listenAddr, raddr netip.AddrPort) bool {
 	return slices.ContainsFunc(listeners, func(l listenAddr) bool { return l.AddrPort == raddr })
@@ -140,7 +142,7 @@ func appendRotated(dst []netip.AddrPort, listeners []listenAddr, raddr netip.Add
 		}
 		laddr := l.AddrPort
 		if c == unspecified {
-			laddr = wildcard(raddr.Addr(), l.Port())
+			laddr = netaddr.Wildcard(raddr.Addr(), l.Port())
 		}
 		dst = appendAddr(dst, laddr, raddr)
 	}
@@ -156,7 +158,7 @@ func appendAddr(dst []netip.AddrPort, laddr, raddr netip.AddrPort) []netip.AddrP
 	return append(dst, laddr)
 }
 
-// dialsItself says whether a socket bound to laddr and connected to raddr would
+// dialsItself reports whether a socket bound to laddr and connected to raddr would
 // be connected to itself. For a wildcard that is known only for the address from
 // which the kernel dials loopback; the rest shows after connect (selfConnected).
 func dialsItself(laddr, raddr netip.AddrPort) bool {
@@ -164,7 +166,7 @@ func dialsItself(laddr, raddr netip.AddrPort) bool {
 		return false
 	}
 	if laddr.Addr().IsUnspecified() {
-		return raddr.Addr() == loopbackOf(raddr.Addr())
+		return raddr.Addr() == netaddr.Loopback(raddr.Addr())
 	}
 	return laddr.Addr() == raddr.Addr()
 }
@@ -178,20 +180,4 @@ func rotate(s []netip.AddrPort, pick uint32) {
 	slices.Reverse(s[:n])
 	slices.Reverse(s[n:])
 	slices.Reverse(s)
-}
-
-// wildcard is the unspecified address of addr's family with a port.
-func wildcard(addr netip.Addr, port uint16) netip.AddrPort {
-	if addr.Is4() {
-		return netip.AddrPortFrom(netip.IPv4Unspecified(), port)
-	}
-	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
-}
-
-// loopbackOf is the loopback address of addr's family.
-func loopbackOf(addr netip.Addr) netip.Addr {
-	if addr.Is4() {
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	}
-	return netip.IPv6Loopback()
 }

@@ -1,16 +1,23 @@
 package reuseport
 
-import "sync/atomic"
+import (
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
 
-// Stats is what a Transport has counted since it was made. The counters only
-// grow; they are read one by one, so that a sum may be off by a dial in flight.
+	"github.com/reusetransport/reuseport/internal/pathhealth"
+)
+
+// Stats is what a Transport has counted since it was made. The counters only grow. They
+// are read one by one, so a sum may be off by a dial in flight.
 type Stats struct {
 	DialsReused uint64 // connections that left from a listening port
 	DialsNew    uint64 // connections that left from another port, for any cause
 	DialsFailed uint64 // dials that returned an error
 
-	// NewByCause splits DialsNew: by policy, for want of a listener, and the
-	// dials that fell back because a listening port was tried and failed.
+	// NewByCause splits DialsNew by why the dial did not leave from a listening
+	// port: policy, no listener that fits, or a listening port that failed.
 	NewByCause map[Cause]uint64
 
 	Hedges    uint64 // hedges started, see Transport.HedgeDelay
@@ -18,7 +25,7 @@ type Stats struct {
 
 	Punched       uint64 // connections that Punch returned
 	PunchesFailed uint64 // punches that returned an error
-	PunchSYNs     uint64 // SYNs of all punches, with all repeats that the kernel may have sent
+	PunchSYNs     uint64 // SYNs of all punches, with every repeat that the kernel may have sent
 
 	// Paths lists what dials from listening ports have shown, by source.
 	Paths []Path
@@ -28,13 +35,13 @@ type Stats struct {
 	AcceptSkipped uint64 // connections that died in the queue before Accept got them
 	AcceptDelayed uint64 // times that Accept waited for descriptors or buffers
 
-	ClosesPending    int    // closed connections with data or the FIN on its way, or waiting for the peer's
-	ClosesAborted    uint64 // closes cut by FlushTimeout or by the bound on pending ones
-	ClosesReset      uint64 // closes that the peer or the network cut before all was acknowledged
-	BytesUndelivered uint64 // of both: bytes not acknowledged, where the system tells
+	ClosesPending    int    // closed connections with data or the FIN on its way, or that wait for the peer's FIN
+	ClosesAborted    uint64 // closes given up because of FlushTimeout or of the bound on pending ones
+	ClosesReset      uint64 // closes that the peer or the network ended before everything was acknowledged
+	BytesUndelivered uint64 // bytes not acknowledged in both kinds, where the system tells
 }
 
-// counters are the sources of Stats.
+// counters are what Stats reads.
 type counters struct {
 	reused atomic.Uint64
 	failed atomic.Uint64
@@ -46,7 +53,7 @@ type counters struct {
 	accepted, acceptSkipped, acceptDelayed atomic.Uint64
 }
 
-// count books the end of a dial.
+// count records the end of a dial.
 func (c *counters) count(conn *Conn) {
 	if conn.reused {
 		c.reused.Add(1)
@@ -55,44 +62,50 @@ func (c *counters) count(conn *Conn) {
 	c.fresh[conn.cause].Add(1)
 }
 
-// Stats returns the counters of t. The result is the caller's.
-func (t *Transport) Stats() Stats {
-	s := Stats{
-		DialsReused: t.counters.reused.Load(),
-		DialsFailed: t.counters.failed.Load(),
-		NewByCause:  make(map[Cause]uint64),
+// PathState is what a path from a listening port has shown.
+type PathState int
 
-		Hedges:    t.counters.hedges.Load(),
-		HedgeWins: t.counters.hedgeWins.Load(),
-		Paths:     t.health.list(),
+const (
+	// PathUnproven: nothing is known. Dials from the port are hedged.
+	PathUnproven PathState = iota
+	// PathProven: a handshake from the port completed within 5 minutes. Dials
+	// are not hedged.
+	PathProven
+	// PathBlocked: hosts in 24 networks answered an ephemeral port and not this
+	// one, with no handshake from this one between. Dials leave from an
+	// ephemeral port, but for one in 30 seconds.
+	PathBlocked
+)
 
-		Punched:       t.counters.punched.Load(),
-		PunchesFailed: t.counters.punchesFailed.Load(),
-		PunchSYNs:     t.counters.punchSYNs.Load(),
-
-		Listeners:     int(t.registry.open.Load()),
-		Accepted:      t.counters.accepted.Load(),
-		AcceptSkipped: t.counters.acceptSkipped.Load(),
-		AcceptDelayed: t.counters.acceptDelayed.Load(),
+// String returns "unproven", "proven" or "blocked".
+func (s PathState) String() string {
+	switch s {
+	case PathUnproven:
+		return "unproven"
+	case PathProven:
+		return "proven"
+	case PathBlocked:
+		return "blocked"
 	}
-	t.flushes.stats(&s)
-	for c := range causes {
-		if n := t.counters.fresh[c].Load(); n > 0 {
-			s.NewByCause[c] = n
-			s.DialsNew += n
-		}
-	}
-	return s
+	return fmt.Sprintf("PathState(%d)", int(s))
 }
 
-// stats fills in what it knows.
-func (f *flusher) stats(s *Stats) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range f.pending {
-		if !c.over {
-			s.ClosesPending++
-		}
+// A Path is one source address and port, and what dials from it have shown.
+type Path struct {
+	Source        netip.AddrPort
+	State         PathState
+	LastHandshake time.Time // from this port with a global address, to the second; zero if none is remembered
+	SilentHosts   int       // hosts that answered an ephemeral port and not this one
+}
+
+// pathsOf translates what pathhealth knows into the public words.
+func pathsOf(known []pathhealth.Path) []Path {
+	states := map[pathhealth.State]PathState{
+		pathhealth.Unproven: PathUnproven, pathhealth.Proven: PathProven, pathhealth.Blocked: PathBlocked,
 	}
-	s.ClosesAborted, s.ClosesReset, s.BytesUndelivered = f.counts.aborted, f.counts.reset, f.counts.bytes
+	var all []Path
+	for _, p := range known {
+		all = append(all, Path{p.Source, states[p.State], p.LastHandshake, p.SilentHosts})
+	}
+	return all
 }

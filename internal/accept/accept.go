@@ -1,6 +1,7 @@
-// Package accept is the one place that knows what an error of accept(2) means
-// and how long to wait after it. The transport's listener and package serve
-// both call Next; neither has a back-off of its own.
+// Package accept is the one place that decides what an error of accept(2) means
+// for a listener and how long to wait after it; the numbers are in package errno.
+// The transport's listener and package serve both call Next; neither has a
+// back-off of its own.
 //
 // [Classify] is a pure function of the error, the waiting times are a pure
 // function of the errors so far (past.after), and [Next] acts on both.

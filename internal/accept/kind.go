@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"os"
+
+	"github.com/reusetransport/reuseport/internal/errno"
 )
 
 // Kind says what an accept error means for the listener.
@@ -48,8 +50,20 @@ func Classify(err error) Kind {
 	case errors.Is(err, net.ErrClosed):
 		return Dead
 	}
-	if k, ok := classifySystem(err); ok {
-		return k
+	return classifySystem(err)
+}
+
+// classifySystem believes an error number before what err says of itself.
+func classifySystem(err error) Kind {
+	switch {
+	case errno.AcceptHarmless(err):
+		return Harmless
+	case errno.AcceptStarved(err):
+		return Starved
+	case errno.AcceptDead(err):
+		return Dead
+	case errno.IsErrno(err):
+		return Unknown
 	}
 	return classifyForeign(err)
 }

@@ -1,0 +1,195 @@
+package reuseport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/reusetransport/reuseport/internal/errno"
+	"github.com/reusetransport/reuseport/internal/netaddr"
+)
+
+// An attempt is a dial or a punch to one address while it runs: what it may use, and what
+// has failed so far.
+type attempt struct {
+	t         *Transport
+	raddr     netip.AddrPort
+	listeners []listenAddr // as they were when the dial began
+	use       PortUse
+	source    netip.Addr // what the kernel would dial from; not valid if nobody asked
+	cause     Cause      // why the first local address could not be used
+	faults    []error    // of the local addresses tried
+}
+
+// localAddrs appends to dst the local addresses to try. With exact, specific listeners are
+// bound by their own address and never by the wildcard.
+func (a *attempt) localAddrs(ctx context.Context, dst []netip.AddrPort, exact bool) ([]netip.AddrPort, error) {
+	if needsSource(a.listeners, a.raddr, exact) {
+		if err := a.findSource(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return selectAddrs(dst, a.listeners, a.raddr, a.source, rand.Uint32()), nil
+}
+
+// findSource asks the kernel for the source address. Where the kernel knows none, source
+// becomes the unspecified address, which fits no specific listener, and the dial itself will
+// tell why. With RequireReuse there is no such dial, and the kernel's error is the answer.
+func (a *attempt) findSource(ctx context.Context) error {
+	source, err := a.t.sources.Source(ctx, a.raddr, a.t.Control)
+	if err == nil {
+		a.source = source
+		return nil
+	}
+	if a.use == RequireReuse || ctx.Err() != nil {
+		return a.dialError(err)
+	}
+	a.source = netaddr.Wildcard(a.raddr.Addr(), 0).Addr()
+	return nil
+}
+
+// mayHedge reports whether a hedge may stand behind the dial.
+func (a *attempt) mayHedge() bool {
+	return a.use != RequireReuse && a.t.HedgeDelay >= 0 && netaddr.IsGlobal(a.raddr.Addr())
+}
+
+// hedged dials from laddr as the health of its path advises.
+func (a *attempt) hedged(ctx context.Context, laddr netip.AddrPort) (*net.TCPConn, error) {
+	t, raddr := a.t, a.raddr // so that a stays on the stack, which spares dials without a hedge
+	tcp, won, err := t.dialByHealth(ctx, laddr, raddr,
+		func(ctx context.Context) (*net.TCPConn, error) { return t.connect(ctx, laddr, raddr) },
+		func(ctx context.Context) (*net.TCPConn, error) { return t.connectNew(ctx, raddr) })
+	if won {
+		a.cause = HedgeWon
+	}
+	return tcp, err
+}
+
+// awaitRelease waits until a pending close of ours that may hold the 4-tuple gives it up. It
+// reports whether another try is worth it.
+func (a *attempt) awaitRelease(ctx context.Context, laddr netip.AddrPort) bool {
+	local, ok := a.closeMayHold(ctx, laddr)
+	return ok && a.t.flushes.AwaitRelease(ctx, local, a.raddr)
+}
+
+// closeMayHold reports whether a pending close may hold the 4-tuple, and its local address.
+// Of the addresses of a wildcard it is the one that the dial would leave from: a close on
+// another one is left alone (TestRedialFreesOneTuple).
+func (a *attempt) closeMayHold(ctx context.Context, laddr netip.AddrPort) (local netip.AddrPort, may bool) {
+	if !a.t.flushes.MayHold(laddr.Port(), a.raddr) {
+		return local, false
+	}
+	local, err := a.t.withSource(ctx, laddr, a.raddr)
+	return local, err == nil
+}
+
+// blame records that laddr could not be used. If laddr is not to blame, or ctx has ended, it
+// returns the error of the dial.
+func (a *attempt) blame(ctx context.Context, laddr netip.AddrPort, err error) error {
+	cause := localFault(err)
+	if cause == TupleInUse && a.use == RequireReuse && a.lacksSource(ctx, laddr, err) {
+		cause = NoCause
+	}
+	if cause == NoCause {
+		return a.joined(err)
+	}
+	if a.cause == NoCause {
+		a.cause = cause
+	}
+	if a.use == RequireReuse {
+		err = fmt.Errorf("%w: %w", requireError(cause), err)
+	}
+	a.faults = append(a.faults, err)
+	if ctx.Err() != nil {
+		return a.joined(contextError(ctx, laddr, a.raddr))
+	}
+	return nil
+}
+
+// lacksSource reports whether err, which seems to speak of a taken 4-tuple, says that the
+// host has no address towards raddr. Linux has one error for both, and without an address
+// there is no source either.
+func (a *attempt) lacksSource(ctx context.Context, laddr netip.AddrPort, err error) bool {
+	if !errno.IsAddrNotAvail(err) || !laddr.Addr().IsUnspecified() {
+		return false
+	}
+	_, err = a.t.sources.Source(ctx, a.raddr, a.t.Control)
+	return err != nil
+}
+
+// joined is the error of a dial that ends with err. Alone it stays as package net made it.
+func (a *attempt) joined(err error) error {
+	if len(a.faults) == 0 {
+		return err
+	}
+	return errors.Join(append(a.faults, err)...)
+}
+
+// noReuse is the error of RequireReuse after all local addresses were tried.
+func (a *attempt) noReuse() error {
+	if len(a.faults) == 0 {
+		return a.dialError(ErrNoReuse)
+	}
+	return errors.Join(a.faults...)
+}
+
+// dialError is a *net.OpError of this dial with the cause of err, which may be that of the
+// socket that asked for the source.
+func (a *attempt) dialError(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
+	return opError("dial", netaddr.Network(a.raddr.Addr()), netip.AddrPort{}, a.raddr, err)
+}
+
+// fromNewPort dials from an ephemeral port and records why.
+func (a *attempt) fromNewPort(ctx context.Context) (*Conn, error) {
+	if a.cause == NoCause {
+		a.cause = whyNoCandidate(a.use, a.listeners, a.raddr)
+	}
+	tcp, err := a.t.connectNew(ctx, a.raddr)
+	if err != nil {
+		return nil, a.joined(err)
+	}
+	if len(a.faults) > 0 && a.t.Logger != nil {
+		a.t.Logger.Debug("dial fell back to an ephemeral port",
+			"raddr", a.raddr, "cause", a.cause.String(), "err", a.faults[0])
+	}
+	return a.finish(tcp)
+}
+
+// whyNoCandidate returns why there was no local address to try.
+func whyNoCandidate(use PortUse, listeners []listenAddr, raddr netip.AddrPort) Cause {
+	if use == NewPort {
+		return ByPolicy
+	}
+	isSelf := func(l listenAddr) bool { return l.serves(raddr.Addr()) && l.covers(raddr) }
+	if slices.ContainsFunc(listeners, isSelf) {
+		return SelfConnection
+	}
+	return NoListener
+}
+
+// finish wraps a connection. Whether it reuses a port is read off the socket.
+func (a *attempt) finish(tcp *net.TCPConn) (*Conn, error) {
+	c := a.t.newConn(tcp)
+	local := netaddr.From(tcp.LocalAddr())
+	c.reused = slices.ContainsFunc(a.listeners, func(l listenAddr) bool { return l.covers(local) })
+	switch {
+	case c.reused:
+		if err := c.SetLinger(0); err != nil {
+			return nil, errors.Join(err, tcp.Close())
+		}
+		a.t.recordHandshake(local, netaddr.From(tcp.RemoteAddr()))
+	case a.cause == NoCause:
+		c.cause = NoListener // the kernel chose an address that nobody listens on
+	default:
+		c.cause = a.cause
+	}
+	a.t.counters.count(c)
+	return c, nil
+}

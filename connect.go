@@ -1,0 +1,96 @@
+package reuseport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"github.com/reusetransport/reuseport/internal/netaddr"
+	"github.com/reusetransport/reuseport/internal/sockopt"
+)
+
+// This file has what a dial asks of the system: a connection from a listening port or from
+// an ephemeral one, and the source address.
+
+// connect dials from laddr, whose port we listen on. It sends one SYN, and none if ctx has
+// ended already, which DialTCP does not look at before it sends
+// (TestEndedContextSendsNothing).
+func (t *Transport) connect(ctx context.Context, laddr, raddr netip.AddrPort) (*net.TCPConn, error) {
+	if ctx.Err() != nil {
+		return nil, contextError(ctx, laddr, raddr)
+	}
+	d := net.Dialer{Control: t.control().then(setReuseToDial), KeepAlive: sockopt.NetKeepAlive}
+	c, err := d.DialTCP(ctx, netaddr.Network(raddr.Addr()), laddr, raddr)
+	if err != nil {
+		return nil, nameDeadline(err)
+	}
+	if !isSelfConnected(c) {
+		setKeepAlive(c)
+		return c, nil
+	}
+	local := netaddr.From(c.LocalAddr())
+	err = opError("dial", netaddr.Network(raddr.Addr()), local, local, errSelfConnection)
+	return nil, errors.Join(err, c.SetLinger(0), c.Close())
+}
+
+// connectNew dials from a port that the kernel chooses. DialTCP would bind port 0 first,
+// which costs a system call and halves the ports that the kernel may choose from;
+// DialContext leaves the choice to connect.
+func (t *Transport) connectNew(ctx context.Context, raddr netip.AddrPort) (*net.TCPConn, error) {
+	d := net.Dialer{Control: t.Control, KeepAlive: sockopt.NetKeepAlive}
+	c, err := d.DialContext(ctx, netaddr.Network(raddr.Addr()), raddr.String())
+	if err != nil {
+		return nil, nameDeadline(err)
+	}
+	tcp := c.(*net.TCPConn)
+	setKeepAlive(tcp)
+	return tcp, nil
+}
+
+// setReuseToDial is sockopt's with an error that localFault knows.
+func setReuseToDial(network, address string, c syscall.RawConn) error {
+	if err := sockopt.SetReuseToDial(network, address, c); err != nil {
+		return fmt.Errorf("%w: %w", errNoReuseOption, err)
+	}
+	return nil
+}
+
+// setKeepAlive sets on a dialed connection what package net sets, where package net was told
+// not to, in one visit to the descriptor instead of four (TestKeepAliveIsNets). As in package
+// net no error comes back: a connection works without.
+func setKeepAlive(c *net.TCPConn) {
+	if sockopt.NetKeepAlive >= 0 {
+		return
+	}
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(keepAlive)
+	}
+}
+
+func keepAlive(fd uintptr) { _ = sockopt.SetKeepAlive(fd) }
+
+// isSelfConnected reports whether c is connected to its own socket, which TCP allows
+// (simultaneous open with oneself, RFC 9293 section 3.5). net.Dialer guards against it only
+// where it chose the port.
+func isSelfConnected(c *net.TCPConn) bool {
+	return netaddr.From(c.LocalAddr()) == netaddr.From(c.RemoteAddr())
+}
+
+// withSource returns laddr with the source address that the kernel would choose towards
+// raddr, or with the unspecified address where the kernel knows none.
+func (t *Transport) withSource(ctx context.Context, laddr, raddr netip.AddrPort) (netip.AddrPort, error) {
+	if !laddr.Addr().IsUnspecified() {
+		return laddr, nil
+	}
+	source, err := t.sources.Source(ctx, raddr, t.Control)
+	switch {
+	case err == nil:
+		return netip.AddrPortFrom(source, laddr.Port()), nil
+	case ctx.Err() != nil:
+		return netip.AddrPort{}, contextError(ctx, laddr, raddr)
+	}
+	return netaddr.Wildcard(raddr.Addr(), laddr.Port()), nil
+}

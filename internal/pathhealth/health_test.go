@@ -1,0 +1,106 @@
+package pathhealth
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// These tests play Health at a clock of its own (testing/synctest).
+
+// TestHealthFresh: on a healthy path a handshake that follows another within a second is not
+// recorded; one a second later is, and one on a faulty path always.
+func TestHealthFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h Health
+		last := func() time.Time { return h.Paths()[0].LastHandshake }
+		h.RecordHandshake(listener, host(1, 1))
+		first := last()
+		time.Sleep(freshFor - 1)
+		h.RecordHandshake(listener, host(2, 1))
+		if last() != first {
+			t.Error("a second handshake within freshFor was recorded")
+		}
+		time.Sleep(1)
+		h.RecordHandshake(listener, host(2, 1))
+		if got := last().Sub(first); got != freshFor {
+			t.Errorf("the handshake after freshFor was recorded for %v", got)
+		}
+		h.RecordHedgeWin(listener, host(3, 1))
+		time.Sleep(1)
+		h.RecordHandshake(listener, host(3, 1))
+		if p := h.Paths()[0]; p.SilentHosts != 0 || last().Sub(first) != freshFor+1 {
+			t.Errorf("on a path with a silent host: %+v", p)
+		}
+	})
+}
+
+// TestHealthFreshPerSource: what is fresh for one source is not for another.
+func TestHealthFreshPerSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h Health
+		second := listener
+		h.RecordHandshake(listener, host(1, 1))
+		for _, s := range []string{"192.0.0.71:4001", "192.0.0.70:4002"} {
+			second.UnmarshalText([]byte(s))
+			h.RecordHandshake(second, host(1, 1))
+		}
+		time.Sleep(freshFor / 2)
+		h.RecordHandshake(listener, host(1, 1)) // fresh still
+		paths := h.Paths()
+		if len(paths) != 3 || paths[0].Source != listener || !paths[2].Source.IsValid() {
+			t.Errorf("paths %+v; want three, by source", paths)
+		}
+	})
+}
+
+// TestHealthTellsTurns: RecordHedgeWin and RecordHandshake report the turns of a path, and
+// NeedsSource follows.
+func TestHealthTellsTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h Health
+		if h.NeedsSource(listener) {
+			t.Error("nothing is known")
+		}
+		for n := range blockNetworks {
+			if h.BeginHedge(listener, host(n, 1)) != HedgeNow {
+				t.Fatalf("hedge %d may not start", n)
+			}
+			if blocked := h.RecordHedgeWin(listener, host(n, 1)); blocked != (n == blockNetworks-1) {
+				t.Errorf("win %d: blocked %v", n, blocked)
+			}
+			if !h.NeedsSource(listener) {
+				t.Error("a silent host is known")
+			}
+		}
+		if p := h.BeginDial(listener, host(99, 1), time.Second); p.Way != FromNewPort {
+			t.Errorf("on a blocked path: %+v", p)
+		}
+		if !h.RecordHandshake(listener, host(0, 1)) {
+			t.Error("the block did not end")
+		}
+	})
+}
+
+// TestHealthConcurrently lets the race detector look at all methods.
+func TestHealthConcurrently(t *testing.T) {
+	var h Health
+	var all sync.WaitGroup
+	for n := range 8 {
+		all.Go(func() {
+			for i := range 200 {
+				h.RecordHandshake(listener, host(n, i))
+				h.BeginDial(listener, host(n, i), time.Second)
+				if h.BeginHedge(listener, host(n, i)) == HedgeNow {
+					h.RecordHedgeWin(listener, host(n, i))
+				}
+				h.NeedsSource(listener)
+			}
+		})
+	}
+	all.Wait()
+	if len(h.Paths()) != 1 {
+		t.Errorf("%d paths", len(h.Paths()))
+	}
+}

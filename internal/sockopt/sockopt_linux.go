@@ -1,0 +1,136 @@
+package sockopt
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	reuse "github.com/libp2p/go-reuseport"
+	"golang.org/x/sys/unix"
+)
+
+// SetReuse lets a socket bind a port that others with the same options hold:
+// SO_REUSEADDR and SO_REUSEPORT. It returns go-reuseport's error as it is.
+func SetReuse(network, address string, c syscall.RawConn) error {
+	return reuse.Control(network, address, c)
+}
+
+// SetReuseToDial is SetReuse for a socket that dials. It allocates nothing, and for
+// that brings no error of the options back: the listener whose port is dialed from took
+// the same ones, and if this socket did not, bind says so before any SYN has left.
+func SetReuseToDial(_, _ string, c syscall.RawConn) error { return c.Control(reuseOptions) }
+
+func reuseOptions(fd uintptr) {
+	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+}
+
+// SetReusePort sets or clears SO_REUSEPORT, and leaves SO_REUSEADDR alone.
+func SetReusePort(fd uintptr, on bool) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, boolInt(on)))
+}
+
+// NetKeepAlive is for the KeepAlive field of net.Dialer and net.ListenConfig: package
+// net is not to set keep-alive, SetKeepAlive does.
+const NetKeepAlive time.Duration = -1
+
+// SetKeepAlive sets what package net sets: a probe after 15 s, then each 15 s, 9 times.
+// In one visit to the descriptor this takes less than package net's four. The switch
+// comes last, or the kernel would set its timer twice.
+func SetKeepAlive(fd uintptr) error {
+	return os.NewSyscallError("setsockopt", errors.Join(
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15),
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15),
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9),
+		unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)))
+}
+
+// Inherits is whether accepted connections have the SO_LINGER of their listener
+// (TestAcceptedInherits).
+const Inherits = true
+
+// FINUnacked is what Unacked counts for a FIN that is not acknowledged.
+const FINUnacked = 1
+
+// Unacked returns how many bytes were written and not acknowledged (SIOCOUTQ). It
+// counts a FIN of ours as one byte (TestUnackedFIN).
+func Unacked(fd uintptr) (int, error) { return ioctl(fd, unix.SIOCOUTQ) }
+
+// HasUnread reports whether the peer has sent bytes that nobody has read (SIOCINQ).
+func HasUnread(fd uintptr) (bool, error) {
+	n, err := ioctl(fd, unix.SIOCINQ)
+	return n > 0, err
+}
+
+// HasReceived reports whether the peer has ever sent bytes, read or not, or its FIN
+// (tcpi_bytes_received, Linux 4.1).
+func HasReceived(fd uintptr) (bool, error) {
+	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return false, os.NewSyscallError("getsockopt", err)
+	}
+	return info.Bytes_received > 0, nil
+}
+
+// FINSent reports whether all that was written has left, and a FIN of ours with it
+// (SIOCOUTQNSD). A FIN waits behind a window that is shut (TestFINSent).
+func FINSent(fd uintptr) (bool, error) {
+	n, err := ioctl(fd, unix.SIOCOUTQNSD)
+	return err == nil && n == 0, err
+}
+
+// ioctl reads a count. The kernel writes 32 bits, of which unix.IoctlGetInt makes a
+// wrong number on a 64-bit big-endian system.
+func ioctl(fd uintptr, request uint) (int, error) {
+	n, err := unix.IoctlGetUint32(int(fd), request)
+	return int(n), os.NewSyscallError("ioctl", err)
+}
+
+// discardFlag makes recv drop the bytes without copying them (tcp(7), since Linux 2.4).
+const discardFlag = unix.MSG_TRUNC
+
+// GiveToFirst attaches a program to the reuseport group of a socket that gives every
+// connection to the first of the group (Linux 4.5). Before bind it makes the group, and
+// the socket is the first. SO_REUSEPORT must be set by then, and may be cleared after.
+func GiveToFirst(fd uintptr) error {
+	ret := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0} // the first is number 0; unprivileged
+	prog := unix.SockFprog{Len: 1, Filter: &ret}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog))
+}
+
+// BindOnce makes bind on a port of ours cost the same however many connections live on
+// it. A port whose first owner bound without SO_REUSEPORT remembers one address that is
+// known to be free of conflicts and walks all owners for any other; two sources in turn
+// would each walk thousands. An address that covers all others is remembered for all,
+// so a throwaway socket binds it and goes. It fails with EADDRINUSE if a stranger holds
+// the port on some other address.
+//
+// It makes several calls because the socket is of no use outside.
+func BindOnce(port uint16) error {
+	err := bindOnce(unix.AF_INET6, &unix.SockaddrInet6{Port: int(port)})
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) { // no IPv6
+		return bindOnce(unix.AF_INET, &unix.SockaddrInet4{Port: int(port)})
+	}
+	return err
+}
+
+// bindOnce binds a socket with SetReuse's options, dual-stack if it is an IPv6 one, and
+// closes it.
+func bindOnce(family int, sa unix.Sockaddr) error {
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd) // nothing was sent that a failed close could lose
+	if family == unix.AF_INET6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0)
+	}
+	err = errors.Join(err,
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	if err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	return os.NewSyscallError("bind", unix.Bind(fd, sa))
+}

@@ -1,0 +1,299 @@
+package sockopt_test
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/reusetransport/reuseport/internal/sockopt"
+)
+
+// TestSetKeepAlive: what is set is what package net sets.
+func TestSetKeepAlive(t *testing.T) {
+	c, _ := pair(t)
+	fd := newSocket(t, unix.AF_INET)
+	if err := sockopt.SetKeepAlive(fd); err != nil {
+		t.Fatal(err)
+	}
+	for _, opt := range [][2]int{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL}, {unix.IPPROTO_TCP, unix.TCP_KEEPCNT},
+	} {
+		want, errNet := unix.GetsockoptInt(int(c.fd), opt[0], opt[1])
+		got, err := unix.GetsockoptInt(int(fd), opt[0], opt[1])
+		if got != want || want == 0 || err != nil || errNet != nil {
+			t.Errorf("level %d option %d is %d, %v, want %d, %v", opt[0], opt[1], got, err, want, errNet)
+		}
+	}
+}
+
+// TestUnackedFIN: Unacked counts a FIN that is not acknowledged as one byte, and
+// nothing once it is. The window is shut, so that the FIN cannot even leave.
+func TestUnackedFIN(t *testing.T) {
+	c, peer, window := shutWindow(t)
+	if err := sockopt.ShutdownWrite(c.fd); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := sockopt.Unacked(c.fd); err != nil || n != sockopt.FINUnacked {
+		t.Errorf("after the FIN: %d, %v", n, err)
+	}
+	drain(t, peer.fd, window)
+	awaitFIN(t, peer.fd)
+	awaitUnacked(t, c, 0)
+}
+
+// TestFINUnderway: a FIN that has left is still unacknowledged. The peer's kernel puts
+// the acknowledgement off by 40 ms; more than one try is for a machine that is slower.
+func TestFINUnderway(t *testing.T) {
+	for range 20 {
+		c, _ := pair(t)
+		if err := sockopt.ShutdownWrite(c.fd); err != nil {
+			t.Fatal(err)
+		}
+		sent, errSent := sockopt.FINSent(c.fd)
+		n, err := sockopt.Unacked(c.fd)
+		if err := errors.Join(errSent, err); err != nil {
+			t.Fatal(err)
+		}
+		if sent && n == sockopt.FINUnacked {
+			return
+		}
+	}
+	t.Error("no FIN was seen sent and not acknowledged")
+}
+
+// TestFINSent: a FIN waits behind a window that is shut.
+func TestFINSent(t *testing.T) {
+	c, peer, window := shutWindow(t)
+	if sent, err := sockopt.FINSent(c.fd); err != nil || !sent {
+		t.Errorf("nothing waits to be sent: %v, %v", sent, err)
+	}
+	if err := sockopt.ShutdownWrite(c.fd); err != nil {
+		t.Fatal(err)
+	}
+	if sent, err := sockopt.FINSent(c.fd); err != nil || sent {
+		t.Errorf("the window is shut: %v, %v", sent, err)
+	}
+	drain(t, peer.fd, window)
+	eventually(t, "the FIN sent", func() bool {
+		sent, err := sockopt.FINSent(c.fd)
+		return err == nil && sent
+	})
+}
+
+// TestHasReceived: bytes that were read count, and so does a FIN.
+func TestHasReceived(t *testing.T) {
+	for name, send := range map[string]func(end) error{
+		"bytes": func(c end) error { _, err := c.Write([]byte("abc")); return err },
+		"FIN":   func(c end) error { return c.CloseWrite() },
+	} {
+		c, peer := pair(t)
+		if received, err := sockopt.HasReceived(c.fd); err != nil || received {
+			t.Errorf("nothing sent: %v, %v", received, err)
+		}
+		if err := send(peer); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, name, func() bool {
+			received, err := sockopt.HasReceived(c.fd)
+			return err == nil && received
+		})
+	}
+	c, peer := pair(t)
+	write(t, peer.fd, "abc")
+	drain(t, c.fd, 3)
+	if received, err := sockopt.HasReceived(c.fd); err != nil || !received {
+		t.Errorf("bytes that were read: %v, %v", received, err)
+	}
+}
+
+// TestGiveToFirst: a later listener of the group gets no connection, whether the group
+// was made before bind or is that of a socket which listens already.
+func TestGiveToFirst(t *testing.T) {
+	guard := control(func(fd uintptr) error {
+		return errors.Join(sockopt.SetReusePort(fd, true), sockopt.GiveToFirst(fd), sockopt.SetReusePort(fd, false))
+	})
+	for name, open := range map[string]func(*testing.T) *net.TCPListener{
+		"before bind": func(t *testing.T) *net.TCPListener {
+			l := listen(t, "127.0.0.1:0", guard)
+			onListener(t, l, func(fd uintptr) error { return sockopt.SetReusePort(fd, true) })
+			return l
+		},
+		"after listen": func(t *testing.T) *net.TCPListener {
+			l := listen(t, "127.0.0.1:0", sockopt.SetReuse)
+			onListener(t, l, sockopt.GiveToFirst)
+			return l
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := open(t)
+			second := listen(t, first.Addr().String(), sockopt.SetReuse)
+			wantAll(t, first, second, 50)
+		})
+	}
+}
+
+// TestGiveToFirstNoGroup: without SO_REUSEPORT there is no group.
+func TestGiveToFirstNoGroup(t *testing.T) {
+	fd := newSocket(t, unix.AF_INET)
+	if err := sockopt.GiveToFirst(fd); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("got %v, want EINVAL", err)
+	}
+}
+
+// wantAll makes n connections to the address of both listeners. The first gets all.
+func wantAll(t *testing.T, first, second *net.TCPListener, n int) {
+	t.Helper()
+	for range n {
+		c, err := net.Dial("tcp4", first.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if err := first.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		c, err := first.Accept()
+		if err != nil {
+			t.Fatalf("the first listener got %d of %d: %v", i, n, err)
+		}
+		defer c.Close()
+	}
+	if err := second.SetDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the second listener: %v, want no connection", err)
+	}
+}
+
+// TestBindOnce: it gets in beside a listener of ours, and leaves nothing behind.
+func TestBindOnce(t *testing.T) {
+	l := listen(t, "127.0.0.1:0", nil)
+	onListener(t, l, func(fd uintptr) error { return sockopt.SetReusePort(fd, true) })
+	before := openDescriptors(t)
+	if err := sockopt.BindOnce(portOf(l)); err != nil {
+		t.Error(err)
+	}
+	if after := openDescriptors(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	listen(t, l.Addr().String(), nil) // fails if something holds the port
+}
+
+// TestBindOnceStranger: somebody else has the port on one of the addresses.
+func TestBindOnceStranger(t *testing.T) {
+	for _, address := range []string{"127.0.0.2:0", "[::1]:0"} {
+		err := sockopt.BindOnce(portOf(listen(t, address, nil)))
+		var call *os.SyscallError
+		if !errors.As(err, &call) || call.Syscall != "bind" || !errors.Is(err, unix.EADDRINUSE) {
+			t.Errorf("%s is taken: %v, want EADDRINUSE of bind", address, err)
+		}
+	}
+}
+
+func TestClosedDescriptorLinux(t *testing.T) {
+	fd := closedFD(t)
+	for name, call := range map[string]func() error{
+		"SetKeepAlive": func() error { return sockopt.SetKeepAlive(fd) },
+		"GiveToFirst":  func() error { return sockopt.GiveToFirst(fd) },
+		"Unacked":      func() error { _, err := sockopt.Unacked(fd); return err },
+		"HasReceived":  func() error { _, err := sockopt.HasReceived(fd); return err },
+		"FINSent":      func() error { _, err := sockopt.FINSent(fd); return err },
+	} {
+		wantEBADF(t, name, call())
+	}
+	if err := sockopt.SetReuseToDial("tcp4", "", rawFD(fd)); err != nil {
+		t.Errorf("SetReuseToDial: %v, want none", err)
+	}
+}
+
+// TestNoAllocs: what a dial and a close call does not allocate.
+func TestNoAllocs(t *testing.T) {
+	c, _ := pair(t)
+	raw := syscall.RawConn(rawFD(c.fd))
+	for name, call := range map[string]func() error{
+		"SetReuseToDial": func() error { return sockopt.SetReuseToDial("tcp4", "", raw) },
+		"SetKeepAlive":   func() error { return sockopt.SetKeepAlive(c.fd) },
+		"SetLinger":      func() error { return sockopt.SetLinger(c.fd, false) },
+		"Unacked":        func() error { _, err := sockopt.Unacked(c.fd); return err },
+		"HasUnread":      func() error { _, err := sockopt.HasUnread(c.fd); return err },
+		"FINSent":        func() error { _, err := sockopt.FINSent(c.fd); return err },
+		"Dup and Close": func() error {
+			dup, err := sockopt.Dup(c.fd)
+			return errors.Join(err, sockopt.Close(dup))
+		},
+		"ShutdownWrite": func() error { return sockopt.ShutdownWrite(c.fd) },
+	} {
+		n := testing.AllocsPerRun(100, func() {
+			if err := call(); err != nil {
+				t.Fatal(name, err)
+			}
+		})
+		if n != 0 {
+			t.Errorf("%s allocates %v times", name, n)
+		}
+	}
+}
+
+// shutWindow returns a connection whose peer reads nothing and has been sent exactly
+// what its window takes: all is acknowledged, and not even a FIN may leave.
+func shutWindow(t *testing.T) (c, peer end, window int) {
+	t.Helper()
+	l := listen(t, "127.0.0.1:0", control(func(fd uintptr) error {
+		return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096)
+	}))
+	const tooMuch = 64 << 10
+	probe, _ := connect(t, l)
+	write(t, probe.fd, string(make([]byte, tooMuch)))
+	time.Sleep(100 * time.Millisecond) // until the window is full
+	n, err := sockopt.Unacked(probe.fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	window = tooMuch - n
+	c, peer = connect(t, l)
+	write(t, c.fd, string(make([]byte, window)))
+	awaitUnacked(t, c, 0)
+	return c, peer, window
+}
+
+func awaitUnacked(t *testing.T, c end, want int) {
+	t.Helper()
+	eventually(t, "acknowledged", func() bool {
+		n, err := sockopt.Unacked(c.fd)
+		return err == nil && n == want
+	})
+}
+
+func onListener(t *testing.T, l *net.TCPListener, set func(fd uintptr) error) {
+	t.Helper()
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := control(set)("", "", raw); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func portOf(l *net.TCPListener) uint16 { return uint16(l.Addr().(*net.TCPAddr).Port) }
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}

@@ -1,0 +1,30 @@
+//go:build (!unix && !windows) || aix
+
+package sockopt
+
+import "errors"
+
+// CanFlush is whether SetLinger, Discard, ShutdownWrite, Dup and Close work here: these
+// systems give no access to the socket, or x/sys has not the calls.
+const CanFlush = false
+
+// SetExclusive does nothing: a plain bind is exclusive here.
+func SetExclusive(fd uintptr) error { return nil }
+
+// SetLinger fails.
+func SetLinger(fd uintptr, reset bool) error { return errors.ErrUnsupported }
+
+// V6Only fails.
+func V6Only(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
+
+// Discard fails.
+func Discard(fd uintptr, buf []byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// ShutdownWrite fails.
+func ShutdownWrite(fd uintptr) error { return errors.ErrUnsupported }
+
+// Dup fails.
+func Dup(fd uintptr) (uintptr, error) { return 0, errors.ErrUnsupported }
+
+// Close fails.
+func Close(fd uintptr) error { return errors.ErrUnsupported }

@@ -1,0 +1,38 @@
+//go:build (!unix && !windows) || aix
+
+package sockopt_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/reusetransport/reuseport/internal/sockopt"
+)
+
+func TestStubs(t *testing.T) {
+	for name, call := range map[string]func() error{
+		"SetReuse":       func() error { return sockopt.SetReuse("tcp4", "", nil) },
+		"SetReuseToDial": func() error { return sockopt.SetReuseToDial("tcp4", "", nil) },
+		"SetReusePort":   func() error { return sockopt.SetReusePort(0, true) },
+		"SetKeepAlive":   func() error { return sockopt.SetKeepAlive(0) },
+		"SetLinger":      func() error { return sockopt.SetLinger(0, true) },
+		"V6Only":         func() error { _, err := sockopt.V6Only(0); return err },
+		"Unacked":        func() error { _, err := sockopt.Unacked(0); return err },
+		"HasUnread":      func() error { _, err := sockopt.HasUnread(0); return err },
+		"HasReceived":    func() error { _, err := sockopt.HasReceived(0); return err },
+		"FINSent":        func() error { _, err := sockopt.FINSent(0); return err },
+		"Discard":        func() error { _, err := sockopt.Discard(0, nil); return err },
+		"ShutdownWrite":  func() error { return sockopt.ShutdownWrite(0) },
+		"Dup":            func() error { _, err := sockopt.Dup(0); return err },
+		"Close":          func() error { return sockopt.Close(0) },
+		"GiveToFirst":    func() error { return sockopt.GiveToFirst(0) },
+		"BindOnce":       func() error { return sockopt.BindOnce(0) },
+	} {
+		if err := call(); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s: %v, want ErrUnsupported", name, err)
+		}
+	}
+	if err := sockopt.SetExclusive(0); err != nil {
+		t.Errorf("SetExclusive: %v, want none", err)
+	}
+}

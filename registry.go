@@ -1,0 +1,207 @@
+package reuseport
+
+import (
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// socket is one listening socket. Its handles have descriptors that are duplicates of one
+// another, so that closing one loses no connection.
+type socket struct {
+	laddr    listenAddr
+	asked    listenAddr // what Listen was asked for, where that is not laddr (ListenPort without IPv6)
+	reusable bool       // dials may bind its port
+	lingers  bool       // what it accepts has SO_LINGER 0 already
+	handles  []*handle
+	queue    acceptQueue
+}
+
+// handle is one descriptor of a listening socket.
+type handle struct {
+	tcp    *net.TCPListener
+	socket *socket
+	closed chan struct{} // closed by the first Close
+	once   sync.Once
+}
+
+// wake ends the wait of an Accept that has met an error.
+func (h *handle) wake() { h.once.Do(func() { close(h.closed) }) }
+
+// isClosed reports whether Close was called on this handle.
+func (h *handle) isClosed() bool {
+	select {
+	case <-h.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// snapshot is the state of the registry at one moment. It is never changed once
+// published, so that a dial reads it without a lock.
+type snapshot struct {
+	sockets []*socket
+	addrs   []listenAddr // of the reusable sockets, oldest first
+	shut    bool
+}
+
+// find returns our socket on exactly laddr, or nil. Port 0 is nobody's. A dual-stack
+// socket is also that of [::] alone, for which a second one would get nothing.
+func (s *snapshot) find(laddr listenAddr) *socket {
+	i := slices.IndexFunc(s.sockets, func(sock *socket) bool {
+		return sock.laddr == laddr || sock.asked == laddr && laddr.Port() != 0 ||
+			sock.laddr.dual && sock.laddr.AddrPort == laddr.AddrPort
+	})
+	if i < 0 {
+		return nil
+	}
+	return s.sockets[i]
+}
+
+// overlaps reports whether one of our sockets holds laddr's port on an address that
+// includes laddr or is included in it.
+func (s *snapshot) overlaps(laddr listenAddr) bool {
+	return slices.ContainsFunc(s.sockets, func(sock *socket) bool { return sock.laddr.overlaps(laddr) })
+}
+
+// mixes reports whether dials will bind laddr's port on several addresses or in both
+// families, one of our other listeners on that port included.
+func (s *snapshot) mixes(laddr listenAddr) bool {
+	return laddr.dual || slices.ContainsFunc(s.sockets, func(sock *socket) bool { return sock.laddr.Port() == laddr.Port() })
+}
+
+// without returns a copy of the sockets that lacks sock.
+func (s *snapshot) without(sock *socket) []*socket {
+	return slices.DeleteFunc(slices.Clone(s.sockets), func(other *socket) bool { return other == sock })
+}
+
+// registry keeps the listening sockets of a Transport. Writers hold mu and publish a new
+// snapshot; readers load the current one.
+type registry struct {
+	mu      sync.Mutex
+	current atomic.Pointer[snapshot]
+	open    atomic.Int64 // handles
+}
+
+func (r *registry) load() *snapshot {
+	if s := r.current.Load(); s != nil {
+		return s
+	}
+	return &snapshot{}
+}
+
+// publish makes sockets the current state. The caller holds mu.
+func (r *registry) publish(sockets []*socket, shut bool) {
+	s := &snapshot{sockets: sockets, shut: shut}
+	for _, sock := range sockets {
+		if sock.reusable {
+			s.addrs = append(s.addrs, sock.laddr)
+		}
+	}
+	r.current.Store(s)
+}
+
+// add enters a handle, and its socket with the first one. The caller holds mu.
+func (r *registry) add(h *handle) {
+	h.socket.handles = append(h.socket.handles, h)
+	r.open.Add(1)
+	if len(h.socket.handles) == 1 {
+		r.publish(append(slices.Clone(r.load().sockets), h.socket), false)
+	}
+}
+
+// drop takes a handle out, and its socket with the last one. It reports false if the
+// handle was no longer there. The caller holds mu.
+func (r *registry) drop(h *handle) bool {
+	i := slices.Index(h.socket.handles, h)
+	if i < 0 {
+		return false
+	}
+	h.socket.handles = slices.Delete(h.socket.handles, i, i+1)
+	r.open.Add(-1)
+	if len(h.socket.handles) == 0 {
+		now := r.load()
+		r.publish(now.without(h.socket), now.shut)
+	}
+	return true
+}
+
+// remove takes out a handle whose descriptor is dead, or with all every handle of its
+// socket. It reports false if the handle was no longer there.
+func (r *registry) remove(h *handle, all bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	removed := r.drop(h)
+	for all && len(h.socket.handles) > 0 {
+		r.drop(h.socket.handles[0])
+	}
+	return removed
+}
+
+// close takes a handle out and closes it. It closes what waits in our own queue with the
+// last handle, as the kernel does with its queue.
+func (r *registry) close(h *handle) error {
+	h.wake()
+	err := r.dropAndClose(h)
+	if r.holds(h.socket) {
+		return err
+	}
+	return errors.Join(err, h.socket.queue.abort())
+}
+
+// dropAndClose closes a handle before anybody else may listen: a socket that is out of
+// the registry and still open would make that a bind conflict (TestListenWhileClosing).
+func (r *registry) dropAndClose(h *handle) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop(h)
+	return h.tcp.Close()
+}
+
+// holds reports whether a handle of sock is open.
+func (r *registry) holds(sock *socket) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(sock.handles) > 0
+}
+
+// onPort returns one handle of each socket on port.
+func (r *registry) onPort(port uint16) []*handle {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []*handle
+	for _, sock := range r.load().sockets {
+		if sock.laddr.Port() == port && len(sock.handles) > 0 {
+			all = append(all, sock.handles[0])
+		}
+	}
+	return all
+}
+
+// shut empties the registry for good and closes what it held.
+func (r *registry) shut() error {
+	var errs []error
+	for _, h := range r.empty() {
+		if err := r.close(h); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// empty takes all handles out and returns them.
+func (r *registry) empty() []*handle {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []*handle
+	for _, sock := range r.load().sockets {
+		all = append(all, sock.handles...)
+		sock.handles = nil
+	}
+	r.open.Store(0)
+	r.publish(nil, true)
+	return all
+}
