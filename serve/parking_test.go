@@ -18,80 +18,6 @@ import (
 	"github.com/reusetransport/reuseport/serve"
 )
 
-// parkedServer runs a test with one connection parked in each way there is: by
-// the epoll set, where there is one, and by a goroutine.
-func parkedServer(t *testing.T, test func(t *testing.T, p *parkedPair)) {
-	t.Run("set", func(t *testing.T) { test(t, newPair(t, false, 0)) })
-	t.Run("goroutine", func(t *testing.T) { test(t, newPair(t, true, 0)) })
-}
-
-// parkedPair is a server with one connection, about to be parked.
-type parkedPair struct {
-	*serve.Server
-	client *net.TCPConn
-	server net.Conn
-	calls  atomic.Int32  // of the handler that was parked
-	told   chan error    // what its Read said
-	alone  bool          // by a goroutine
-	parks  chan struct{} // closed to have it parked
-}
-
-func newPair(t *testing.T, alone bool, timeout time.Duration) *parkedPair {
-	p := &parkedPair{Server: new(serve.Server), told: make(chan error, 10), alone: alone, parks: make(chan struct{})}
-	p.MaxConns, p.IdleTimeout = 1, timeout
-	got := make(chan net.Conn, 1)
-	p.Handler = func(c net.Conn) (serve.Handler, error) {
-		got <- c
-		<-p.parks
-		return p.woken, nil
-	}
-	t.Cleanup(leaks(t))
-	p.client = dial(t, running(t, p.Server))
-	p.server = <-got
-	return p
-}
-
-// park lets the connection be parked.
-func (p *parkedPair) park(t *testing.T) {
-	t.Helper()
-	parked := func() {
-		close(p.parks)
-		eventually(t, "parked", func() bool {
-			st := p.Stats()
-			return st.Parked == 1 || st.IdleTimeouts == 1
-		})
-	}
-	if p.alone {
-		withoutDescriptors(t, parked)
-		return
-	}
-	parked()
-}
-
-// woken reads what there is, which must not take time, and parks again unless it
-// is an error.
-func (p *parkedPair) woken(c net.Conn) (serve.Handler, error) {
-	p.calls.Add(1)
-	_, err := c.Read(make([]byte, 64))
-	p.told <- err
-	if err != nil {
-		return nil, nil
-	}
-	return p.woken, nil
-}
-
-// gone demands that the slot is free after the given number of calls.
-func (p *parkedPair) gone(t *testing.T, calls int32) {
-	t.Helper()
-	eventually(t, "the slot is free", func() bool {
-		st := p.Stats()
-		return st.Parked == 0 && st.Active == 0
-	})
-	if n := p.calls.Load(); n != calls {
-		t.Errorf("%d calls of the handler, want %d", n, calls)
-	}
-}
-
 func TestParkedWokenByData(t *testing.T) {
 	parkedServer(t, func(t *testing.T, p *parkedPair) {
 		p.park(t)
@@ -111,13 +37,13 @@ func TestParkedWokenByData(t *testing.T) {
 	})
 }
 
-// Data that came before the connection was parked wakes it as well.
+// Data that arrived before the connection was parked wakes it too.
 func TestParkedWithDataWaiting(t *testing.T) {
 	parkedServer(t, func(t *testing.T, p *parkedPair) {
 		if _, err := p.client.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Millisecond) // to have it there first
+		time.Sleep(10 * time.Millisecond) // until it has arrived
 		start := func() { close(p.parks) }
 		if p.alone {
 			withoutDescriptors(t, func() { start(); <-p.told })
@@ -155,123 +81,7 @@ func TestParkedReset(t *testing.T) {
 	})
 }
 
-func TestParkedIdleTimeout(t *testing.T) {
-	for _, alone := range []bool{false, true} {
-		p := newPair(t, alone, 20*time.Millisecond)
-		p.park(t)
-		wantEOF(t, p.client)
-		p.gone(t, 0)
-		if n := p.Stats().IdleTimeouts; n != 1 {
-			t.Errorf("%d idle timeouts", n)
-		}
-	}
-}
-
-// The one timer goes on to the next deadline.
-func TestIdleTimeoutsOneAfterAnother(t *testing.T) {
-	s := &serve.Server{ParkNew: true, Handler: echo, IdleTimeout: 50 * time.Millisecond}
-	l := running(t, s)
-	var conns []net.Conn
-	for range 3 {
-		conns = append(conns, dial(t, l))
-		time.Sleep(20 * time.Millisecond)
-	}
-	for _, c := range conns {
-		wantEOF(t, c)
-	}
-	eventually(t, "all are counted", func() bool { return s.Stats().IdleTimeouts == 3 })
-}
-
-func TestParkedClose(t *testing.T) {
-	parkedServer(t, func(t *testing.T, p *parkedPair) {
-		p.park(t)
-		if err := p.Close(); err != nil {
-			t.Fatal(err)
-		}
-		wantEOF(t, p.client)
-		p.gone(t, 0)
-	})
-}
-
-func TestParkedShutdown(t *testing.T) {
-	parkedServer(t, func(t *testing.T, p *parkedPair) {
-		p.park(t)
-		shutdown(t, p.Server)
-		wantEOF(t, p.client)
-		p.gone(t, 0)
-	})
-}
-
-// A new connection whose request is still on its way is served.
-func TestShutdownServesTheNew(t *testing.T) {
-	s := &serve.Server{ParkNew: true, Handler: echo}
-	c := dial(t, running(t, s))
-	eventually(t, "parked", func() bool { return s.Stats().Parked == 1 })
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		shutdown(t, s)
-	}()
-	eventually(t, "the handler runs", func() bool { return s.Stats().Active == 1 })
-	ask(t, c)
-	wantEOF(t, c)
-	<-ended
-}
-
-// What had come before Shutdown began is answered, whether its event was seen or not.
-func TestShutdownServesWhatHasCome(t *testing.T) {
-	const n = 200
-	s := &serve.Server{Handler: echo}
-	l := running(t, s)
-	clients := make([]net.Conn, n)
-	for i := range clients {
-		clients[i] = dial(t, l)
-		ask(t, clients[i])
-	}
-	eventually(t, "parked", func() bool { return s.Stats().Parked == n })
-	for _, c := range clients {
-		if _, err := c.Write([]byte{1}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	shutdown(t, s)
-	for _, c := range clients {
-		if got, err := io.ReadAll(c); err != nil || len(got) != 1 {
-			t.Fatalf("%q, %v", got, err)
-		}
-	}
-}
-
-// A handler that asks to be parked after Shutdown began is done.
-func TestParkedAfterShutdown(t *testing.T) {
-	p := newPair(t, false, 0)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		shutdown(t, p.Server)
-	}()
-	<-p.Done()
-	eventually(t, "the parking is closed", func() bool { return p.Stats().Active == 1 })
-	close(p.parks)
-	<-ended
-	wantEOF(t, p.client)
-	p.gone(t, 0)
-}
-
-// Somebody else may close a connection while it is parked. The slot is free in
-// time, and the handler is not called.
-func TestParkedClosedElsewhere(t *testing.T) {
-	parkedServer(t, func(t *testing.T, p *parkedPair) {
-		p.park(t)
-		if err := p.server.Close(); err != nil {
-			t.Fatal(err)
-		}
-		p.gone(t, 0)
-		wantEOF(t, p.client)
-	})
-}
-
-// gated accepts when it is told to.
+// gated waits for its gate before each Accept.
 type gated struct {
 	net.Listener
 	gate chan struct{}
@@ -282,8 +92,8 @@ func (l gated) Accept() (net.Conn, error) {
 	return l.Listener.Accept()
 }
 
-// The same, and the next connection gets the same descriptor: then it is noticed
-// at once, and neither gets the other's event.
+// Other code closes a parked connection, and the next connection gets its descriptor.
+// That is noticed at once, and neither connection gets the other's event.
 func TestParkedDescriptorReused(t *testing.T) {
 	conns := make(chan net.Conn, 10)
 	s := &serve.Server{Handler: func(c net.Conn) (serve.Handler, error) {
@@ -302,14 +112,14 @@ func TestParkedDescriptorReused(t *testing.T) {
 	if err := closed.Close(); err != nil {
 		t.Fatal(err)
 	}
-	wantEOF(t, second) // the descriptor is free, and the next one to be given
+	wantEOF(t, second) // its descriptor is free, and is the next to be used
 	gate <- struct{}{}
 	ask(t, third)
 	ask(t, first)
 	noticed := time.Now()
 	eventually(t, "the first and the third are parked", func() bool { return s.Stats().Parked == 2 })
 	if d := time.Since(noticed); runtime.GOOS == "linux" && d > 2*time.Second {
-		t.Errorf("noticed after %v, which is the sweep's doing", d)
+		t.Errorf("noticed after %v, by the sweep", d)
 	}
 	close(gate)
 	if err := s.Close(); err != nil {
@@ -320,7 +130,7 @@ func TestParkedDescriptorReused(t *testing.T) {
 	}
 }
 
-// Parking clears deadlines: one that passes meanwhile must not fail the next
+// Parking clears deadlines: one that passes in the meantime must not fail the next
 // handler.
 func TestParkingClearsDeadlines(t *testing.T) {
 	s := &serve.Server{Handler: func(c net.Conn) (serve.Handler, error) {
@@ -350,7 +160,7 @@ func TestParkNew(t *testing.T) {
 	}
 }
 
-// onlyConn has no SyscallConn: there is nothing to wait for but its Read.
+// onlyConn has no SyscallConn, so only its Read can wait.
 type onlyConn struct{ net.Conn }
 
 type onlyConns struct{ net.Listener }
@@ -377,12 +187,13 @@ func TestUnparkableIsServed(t *testing.T) {
 		t.Error(err)
 	}
 	if _, ok := any(new(tls.Conn)).(syscall.Conn); ok {
-		t.Error("tls.Conn has SyscallConn now: what it has buffered would wake nobody")
+		t.Error("tls.Conn has SyscallConn now: the data it has buffered would not wake the connection")
 	}
 }
 
-// Many connections, woken, reset, closed by the server's user and timed out at
-// once: each slot comes back, and just once. Then Close in the middle of it.
+// Many connections are woken, reset, timed out and closed by the user of the server,
+// all at once. Each slot must be freed exactly once. Then Close comes in the middle
+// of it.
 func TestParkedStress(t *testing.T) {
 	for round := range 4 {
 		check := leaks(t)
@@ -409,7 +220,7 @@ func TestParkedStress(t *testing.T) {
 	}
 }
 
-// allSlotsWork has each slot hold a connection at the same time.
+// allSlotsWork demands that each slot can hold a connection at the same time.
 func allSlotsWork(t *testing.T, s *serve.Server, l net.Listener, d *disorder) {
 	t.Helper()
 	for range s.MaxConns {
@@ -423,8 +234,8 @@ func allSlotsWork(t *testing.T, s *serve.Server, l net.Listener, d *disorder) {
 	close(d.hold)
 }
 
-// disorder is an echo server that now and then closes a connection after it
-// parked it.
+// disorder is an echo server that sometimes closes a connection that it has just
+// parked.
 type disorder struct {
 	held atomic.Int32
 	hold chan struct{}
@@ -434,7 +245,7 @@ func (d *disorder) serve(c net.Conn) (serve.Handler, error) {
 	var b [4]byte
 	n, err := c.Read(b[:])
 	if err != nil {
-		return nil, nil // in all ways that there are
+		return nil, nil // EOF, a reset or closed by us
 	}
 	if string(b[:n]) == "hold" {
 		d.held.Add(1)
@@ -457,7 +268,7 @@ func crowd(l net.Listener, n int) *sync.WaitGroup {
 	return &clients
 }
 
-// misbehave makes n connections that ask a little and end in all ways.
+// misbehave makes n connections that send little and end in every possible way.
 func misbehave(addr string, n int) {
 	for range n {
 		c, err := net.DialTimeout("tcp4", addr, patience)
