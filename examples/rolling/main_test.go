@@ -20,7 +20,8 @@ import (
 	"time"
 )
 
-// asRolling makes the test binary the program itself; its workers inherit it.
+// asRolling makes the test binary run the program instead of the tests. Workers
+// inherit it.
 const asRolling = "RUN_ROLLING"
 
 func TestMain(m *testing.M) {
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// supervisor is a running program.
+// supervisor is a running supervisor process.
 type supervisor struct {
 	cmd  *exec.Cmd
 	out  *bufio.Reader
@@ -69,7 +70,7 @@ func (s *supervisor) line(t *testing.T) string {
 	return strings.TrimSpace(line)
 }
 
-// tally counts answers, and keeps the first errors.
+// tally counts answers and keeps errors.
 type tally struct {
 	mu      sync.Mutex
 	answers map[string]int
@@ -106,8 +107,8 @@ func ask(addr string) (string, error) {
 	return strings.TrimSpace(string(answer)), err
 }
 
-// Connections go to all workers; while each of them is replaced twice, under
-// load, none is refused, reset or left without an answer.
+// Connections go to all workers. While each worker is replaced twice under load, no
+// connection is refused, reset or left without an answer.
 func TestRollingRestartLosesNone(t *testing.T) {
 	const workers, rounds = 3, 2
 	s := startSupervisor(t, workers)
@@ -178,15 +179,14 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A worker that dies before it accepts is not taken for one that is ready: there the
-// old one stays.
+// A worker that dies before it accepts is not taken for ready, so the old one stays.
 func TestDeadWorkerIsNotReady(t *testing.T) {
 	t.Setenv(asRolling, "1")
 	noSocket, err := os.Create(filepath.Join(t.TempDir(), "file"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = noSocket.Close() }() // nothing is in it
+	defer func() { _ = noSocket.Close() }() // it is empty
 	old := new(exec.Cmd)
 	workers := []*exec.Cmd{old}
 	if err := replaceAll(workers, []*os.File{noSocket}); !errors.Is(err, io.EOF) {
@@ -197,8 +197,8 @@ func TestDeadWorkerIsNotReady(t *testing.T) {
 	}
 }
 
-// Ctrl-C goes to the workers too, and they leave it to the supervisor; one that
-// crashed is replaced on SIGHUP, and the others live on.
+// Ctrl-C reaches the workers too, and they ignore it: the supervisor acts on it. On
+// SIGHUP a worker that has crashed is replaced like the others.
 func TestSignalsToWorkers(t *testing.T) {
 	s := startSupervisor(t, 1)
 	first := s.worker(t)
@@ -216,7 +216,7 @@ func TestSignalsToWorkers(t *testing.T) {
 	}
 }
 
-// worker is the pid of the worker that answers.
+// worker returns the pid of the worker that answers.
 func (s *supervisor) worker(t *testing.T) (pid int) {
 	t.Helper()
 	var number int
@@ -230,7 +230,7 @@ func (s *supervisor) worker(t *testing.T) (pid int) {
 	return pid
 }
 
-// Bad flags are an error, not another port or no worker.
+// Bad flags are an error: rolling does not pick another port or run without workers.
 func TestBadFlags(t *testing.T) {
 	for _, args := range [][]string{{"-port", "70000"}, {"-workers", "0"}, {"-workers", "-1"}, {"8080"}} {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
