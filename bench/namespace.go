@@ -48,7 +48,8 @@ func (n *Namespace) Run(args NamespaceArgs, results *[]Result) error {
 	return errors.Join(err, sinks.close())
 }
 
-// linksArena is the arena among the links. All probes share the process of the sinks.
+// linksArena is the arena among the links. All probes use the one process of the
+// sinks.
 func linksArena(sinks *worker) *arena {
 	silent := netip.MustParseAddr("10.77.9.0")
 	return &arena{

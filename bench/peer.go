@@ -16,7 +16,7 @@ import (
 // Peer is one implementation under measurement.
 type Peer struct {
 	Name string
-	Open func() Host // makes a host that listens nowhere yet
+	Open func() Host // makes a host without listeners
 }
 
 // Host listens and dials with one implementation. Dial leaves from a listening port

@@ -60,7 +60,7 @@ func (p *parallelProbe) round(lim Limit) (Sample, error) {
 	return s, errors.Join(errs...)
 }
 
-// dialUntil is one goroutine.
+// dialUntil runs one goroutine of the round.
 func (r *parallelRound) dialUntil(h Host, to *ring) error {
 	for time.Now().Before(r.end) {
 		c, err := h.Dial(context.Background(), to.take())

@@ -47,7 +47,7 @@ func (p *Pump) Run(args PumpArgs, done *int) error {
 	return first
 }
 
-// pumpUntil is one client.
+// pumpUntil runs one client until end and returns the number of its connections.
 func pumpUntil(end time.Time, port uint16, block byte) (int, error) {
 	h := openRaw()
 	n := 0

@@ -134,7 +134,7 @@ func (l rawListener) Close() error {
 func (l rawListener) Addr() net.Addr {
 	sa, err := unix.Getsockname(int(l))
 	if err != nil {
-		return nil // a listening socket of ours has a name
+		return nil // never: our listening sockets are bound
 	}
 	in := sa.(*unix.SockaddrInet4)
 	return &net.TCPAddr{IP: in.Addr[:], Port: in.Port}

@@ -93,7 +93,8 @@ func spawn(o workerOptions) (*worker, error) {
 // pid returns the id of the worker's process.
 func (w *worker) pid() int { return w.cmd.Process.Pid }
 
-// close ends the worker and waits for it. A shared worker has no process to end.
+// close ends the worker and waits for it. A worker without a process of its own is
+// left to its owner.
 func (w *worker) close() error {
 	if w.cmd == nil {
 		return nil

@@ -55,9 +55,9 @@ func TestMetrics(t *testing.T) {
 	)
 }
 
-// TestMetricsShared gives one registerer to two hosts, one of which leaves, and then
+// TestMetricsOfSeveral gives one registerer to two hosts, one of which leaves, and then
 // to a Transport that has worked before.
-func TestMetricsShared(t *testing.T) {
+func TestMetricsOfSeveral(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	peerA, a := peerSetup{}.transport(t)
 	raddr := listen(t, a, "/ip4/127.0.0.1/tcp/0")

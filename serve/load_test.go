@@ -223,7 +223,7 @@ func TestStarved(t *testing.T) {
 		if conns[i], err = net.Dial("tcp4", strings.TrimSpace(addr)); err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = conns[i].Close() }() // the server has
+		defer func() { _ = conns[i].Close() }() // the server closes first
 		if _, err := conns[i].Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}

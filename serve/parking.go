@@ -41,7 +41,7 @@ type reason int
 
 const (
 	idle     reason = iota // IdleTimeout has passed
-	vanished               // somebody closed it while it was parked
+	vanished               // other code closed it while it was parked
 )
 
 func newParking(timeout time.Duration, resume func(*conn), expire func(*conn, reason)) *parking {

@@ -151,9 +151,9 @@ static int take_header(struct conn *c, char *header, int len)
 /* take reads once and returns true if c is gone. */
 static int take(struct conn *c)
 {
-	static char shared[MAX_HEADER + 1];
-	char *buf = c->header && c->body < 0 ? c->header : shared;
-	int have = buf == shared ? 0 : c->len;
+	static char scratch[MAX_HEADER + 1];
+	char *buf = c->header && c->body < 0 ? c->header : scratch;
+	int have = buf == scratch ? 0 : c->len;
 	ssize_t n = read(c->fd, buf + have, MAX_HEADER - have);
 	if (n < 0 && errno == EAGAIN)
 		return 0;

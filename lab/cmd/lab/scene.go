@@ -53,7 +53,7 @@ type mapping struct {
 	Reused bool
 }
 
-// sight is what was seen of the scene.
+// sight is what the scene showed.
 type sight struct {
 	mappings []mapping
 	packets  []lab.Packet
