@@ -224,14 +224,32 @@ func TestParkedStress(t *testing.T) {
 func allSlotsWork(t *testing.T, s *serve.Server, l net.Listener, d *disorder) {
 	t.Helper()
 	for range s.MaxConns {
-		c := dial(t, l)
+		c := holdSlot(t, l)
 		defer func() { _ = c.Close() }() // the server has closed it
-		if _, err := c.Write([]byte("hold")); err != nil {
-			t.Fatal(err)
-		}
 	}
-	eventually(t, "all slots hold a connection", func() bool { return int(d.held.Load()) == s.MaxConns })
+	if n := int(d.held.Load()); n != s.MaxConns {
+		t.Errorf("%d connections are held, want %d", n, s.MaxConns)
+	}
 	close(d.hold)
+}
+
+// holdSlot makes a connection that holds a slot. If its request arrives only after
+// IdleTimeout, the server has closed it, so holdSlot makes another one.
+func holdSlot(t *testing.T, l net.Listener) net.Conn {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		c := dial(t, l)
+		_, err := c.Write([]byte("hold"))
+		if err == nil {
+			_, err = c.Read(make([]byte, 1))
+		}
+		if err == nil {
+			return c
+		}
+		_ = c.Close() // the server has closed it
+	}
+	t.Fatal("no slot is free")
+	return nil
 }
 
 // disorder is an echo server that sometimes closes a connection that it has just
@@ -249,6 +267,7 @@ func (d *disorder) serve(c net.Conn) (serve.Handler, error) {
 	}
 	if string(b[:n]) == "hold" {
 		d.held.Add(1)
+		_, _ = c.Write(b[:1]) // the client waits for it
 		<-d.hold
 		return nil, nil
 	}
