@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lastProcessor is where the sink lives.
+// lastProcessor returns the processor that the sink runs on.
 func lastProcessor() *unix.CPUSet {
 	var set unix.CPUSet
 	set.Set(runtime.NumCPU() - 1)
 	return &set
 }
 
-// leaveLast moves this process off the last processor, where there are several, and
-// returns what undoes it.
+// leaveLast moves this process off the last processor, if there are several, and
+// returns a function that undoes it.
 func leaveLast() (undo func()) {
 	var all, rest unix.CPUSet
 	for i := range runtime.NumCPU() {
@@ -32,8 +32,8 @@ func leaveLast() (undo func()) {
 	return func() { moveTo(&all) }
 }
 
-// moveTo lets the threads of this process run on these processors alone. Those that
-// start later inherit it. Where they are not to be had the scheduler chooses.
+// moveTo restricts the threads of this process, and those they start later, to these
+// processors. If that fails, the scheduler chooses.
 func moveTo(set *unix.CPUSet) {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/perf/benchfmt"
 )
 
-// TestMain lets the test binary be the workers, as the program itself is.
+// TestMain makes the test binary a worker when it is started as one, as the program
+// does.
 func TestMain(m *testing.M) {
 	if isWorker() {
 		if err := serveWorker(); err != nil {
@@ -23,7 +24,8 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	// Each worker would else sleep for a second at its end, with the race detector.
+	// Otherwise each worker would sleep for a second when it exits under the race
+	// detector.
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -31,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// skip skips a test, which in CI is a failure.
+// skip skips a test, or fails it if CI is set.
 func skip(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -40,7 +42,7 @@ func skip(t *testing.T, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// smoke runs the scenarios that match, briefly.
+// smoke runs the scenarios that match briefly.
 func smoke(t *testing.T, match string) Report {
 	t.Helper()
 	p, rows, err := newPlan("smoke", match, nil)
@@ -50,12 +52,12 @@ func smoke(t *testing.T, match string) Report {
 	return newReport("smoke", rows, p.runAll(rows))
 }
 
-// cannot are the peers that a scenario is not for, and the word of the reason.
+// cannot holds the peers that cannot run a scenario, with a part of the reason.
 var cannot = map[string]string{
 	"dial/held/" + naive: "cannot assign requested address",
 }
 
-// checkMeasured fails the test for each peer that has no samples without a reason.
+// checkMeasured fails the test for each peer that has no samples and no known reason.
 func checkMeasured(t *testing.T, r Report) {
 	t.Helper()
 	for _, res := range r.Results {
@@ -91,7 +93,7 @@ func TestLinkScenarios(t *testing.T) {
 	checkMeasured(t, r)
 }
 
-// namespaceRefused says why there are no network namespaces.
+// namespaceRefused returns why network namespaces are refused, or nil.
 func namespaceRefused() error {
 	w, err := spawn(workerOptions{newNet: true, newUser: os.Getuid() != 0})
 	if err != nil {
@@ -100,7 +102,8 @@ func namespaceRefused() error {
 	return w.close()
 }
 
-// TestFiles checks each form of the output, and that a picture names what it depends on.
+// TestFiles checks each form of the output, and that a picture names the conditions
+// of its run.
 func TestFiles(t *testing.T) {
 	r := smoke(t, "^(dial/unspecified|dial/live)")
 	dir := t.TempDir()
@@ -158,8 +161,7 @@ func read(t *testing.T, dir, name string) []byte {
 	return b
 }
 
-// TestPublished: the page that README points to explains itself with the words of
-// this version.
+// TestPublished wants the published page to contain this version's explanation.
 func TestPublished(t *testing.T) {
 	if !bytes.Contains(read(t, "../docs", "bench.md"), []byte(aboutRun)) {
 		t.Error("docs/bench.md does not contain about.md")
@@ -182,7 +184,7 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestGoals: a goal at its limit is met, a lower limit is a lower one.
+// TestGoals wants a goal at its limit to be met, and a lower bound to be one.
 func TestGoals(t *testing.T) {
 	for _, row := range []struct {
 		goal Goal

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/perf/benchfmt"
 )
 
-// writeFiles writes the report in every form into a directory, which it makes.
+// writeFiles writes the report in every form to a directory, which it makes.
 func (r Report) writeFiles(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -29,7 +29,7 @@ func (r Report) writeFiles(dir string) error {
 	)
 }
 
-// writeFile writes one file. A picture without data is left out.
+// writeFile writes one file, but no picture without data.
 func writeFile(dir, name string, write func(io.Writer) error) error {
 	f, err := os.Create(filepath.Join(dir, name))
 	if err != nil {
@@ -42,17 +42,17 @@ func writeFile(dir, name string, write func(io.Writer) error) error {
 	return err
 }
 
-// errNoData says that the run has nothing to draw.
+// errNoData says that the run has no data for a picture.
 var errNoData = errors.New("no data for this picture")
 
-// writeJSON writes everything, each round included.
+// writeJSON writes everything, including each round.
 func (r Report) writeJSON(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	return enc.Encode(r)
 }
 
-// writeBenchstat writes each round as a line that benchstat reads:
-// `benchstat -col /peer bench.txt` sets the peers side by side.
+// writeBenchstat writes one line per round in the format of benchstat: `benchstat
+// -col /peer bench.txt` sets the peers side by side.
 func (r Report) writeBenchstat(w io.Writer) error {
 	out := benchfmt.NewWriter(w)
 	units := map[string]string{}
@@ -69,7 +69,7 @@ func (r Report) writeBenchstat(w io.Writer) error {
 	return nil
 }
 
-// benchResult is one round as a benchmark result.
+// benchResult returns one round as a benchmark result.
 func (r Report) benchResult(res Result, s Sample, unit string) *benchfmt.Result {
 	b := &benchfmt.Result{
 		Name:   benchfmt.Name(fmt.Sprintf("%s/peer=%s", benchName(res.Scenario), res.Peer)),
@@ -85,12 +85,13 @@ func (r Report) benchResult(res Result, s Sample, unit string) *benchfmt.Result 
 	return b
 }
 
-// benchName is a scenario's name with the capital that the format demands.
+// benchName returns a scenario's name with the initial capital that the format
+// demands.
 func benchName(name string) string {
 	return string(name[0]-'a'+'A') + name[1:]
 }
 
-// writeMarkdown writes the page that README points to.
+// writeMarkdown writes the page that the README links to.
 func (r Report) writeMarkdown(w io.Writer) error {
 	fmt.Fprintf(w, "# Benchmark\n\n    %s\n\n%s.\n\n%s\n## Figures\n\n", r.Command, r.where(), aboutRun)
 	fmt.Fprint(w, "![ratios](bench-ratios.svg)\n![cost against live connections](bench-live.svg)\n![cost against links](bench-links.svg)\n\n```\n")
@@ -101,7 +102,7 @@ func (r Report) writeMarkdown(w io.Writer) error {
 	return err
 }
 
-// aboutRun says how the figures come about, and why some goals are missed.
+// aboutRun explains how the figures are made and why some goals are missed.
 //
 //go:embed about.md
 var aboutRun string

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Live holds connections of one peer in a process of its own and times further
-// dials, so that 19,000 connections of every peer fit into 20,000 descriptors each.
+// Live holds connections of one peer in a process of its own and times further dials.
+// With a process per peer, 19,000 connections of each fit into 20,000 descriptors.
 type Live struct {
 	site *site
 	held []Conn
@@ -25,9 +25,9 @@ type LiveArgs struct {
 	Held int
 }
 
-// Open listens on two loopback addresses with one port and dials so many
-// connections to a sink of its own. A host with port reuse leaves from that port
-// with alternating sources; if it prefers one source, that is its choice.
+// Open listens on two loopback addresses with one port and dials Held connections to
+// a sink of its own. A host with port reuse leaves from that port, alternating
+// between both addresses unless it prefers one.
 func (v *Live) Open(args LiveArgs, _ *Nothing) error {
 	p, err := allPeers().find(args.Peer)
 	if err != nil {
@@ -57,7 +57,7 @@ func (v *Live) Open(args LiveArgs, _ *Nothing) error {
 // spareDescriptors is what a process needs besides the connections it holds.
 const spareDescriptors = 200
 
-// enoughDescriptors says whether the limit allows to hold n connections.
+// enoughDescriptors returns an error if the limit does not allow n connections.
 func enoughDescriptors(n int) error {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
@@ -69,7 +69,7 @@ func enoughDescriptors(n int) error {
 	return nil
 }
 
-// Round times dials, without the resets that follow.
+// Round times dials without the resets that follow.
 func (v *Live) Round(lim Limit, s *Sample) error {
 	reused, known := 0, false
 	got, err := measure(lim, func() (time.Duration, error) {
@@ -93,7 +93,7 @@ func (v *Live) Round(lim Limit, s *Sample) error {
 	return err
 }
 
-// Close resets what is held and ends the sink.
+// Close resets the held connections and ends the sink.
 func (v *Live) Close(Nothing, *Nothing) error {
 	return errors.Join(resetAll(v.held), v.site.close())
 }
@@ -101,7 +101,7 @@ func (v *Live) Close(Nothing, *Nothing) error {
 // liveProbe drives a Live in its own process.
 type liveProbe struct{ w *worker }
 
-// openLive makes a scenario with that many held connections.
+// openLive returns a scenario's open function with held connections.
 func openLive(held int) func(*arena, Peer) (probe, error) {
 	return func(_ *arena, p Peer) (probe, error) {
 		w, err := spawn(workerOptions{})

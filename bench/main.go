@@ -47,7 +47,7 @@ func realMain() error {
 	return r.unmeasured()
 }
 
-// commandLine is how to run this again.
+// commandLine returns the command that repeats this run.
 func commandLine() string {
 	line := "cd bench && go run ."
 	for _, arg := range os.Args[1:] {

@@ -22,8 +22,8 @@ import (
 //	198.18.0.0/16 via 10.77.0.2           198.18.0.0/16 all local
 //
 // The dials go to 10.78.0.0/16 and leave from 10.77.0.1, as the routes say, or to
-// 198.18.0.0/16 (RFC 2544, for benchmarks), which counts as global.
-// 10.77.9.0/24 is on the link, and nobody is there.
+// 198.18.0.0/16 (RFC 2544, for benchmarks), which counts as global. 10.77.9.0/24 is
+// on the link, but has no hosts.
 
 // Namespace runs scenarios among links of its own.
 type Namespace struct{}
@@ -34,8 +34,8 @@ type NamespaceArgs struct {
 	Plan  Plan
 }
 
-// Run builds the links and runs the scenarios. The process must have been started
-// in a network namespace of its own, which goes when the process ends.
+// Run builds the links and runs the scenarios. The process must have been started in
+// a network namespace of its own, which ends with the process.
 func (n *Namespace) Run(args NamespaceArgs, results *[]Result) error {
 	sinks, err := spawn(workerOptions{newNet: true})
 	if err != nil {
@@ -48,7 +48,8 @@ func (n *Namespace) Run(args NamespaceArgs, results *[]Result) error {
 	return errors.Join(err, sinks.close())
 }
 
-// linksArena is what linkPair built. All probes share the sinks' process.
+// linksArena is the arena among the links. All probes use the one process of the
+// sinks.
 func linksArena(sinks *worker) *arena {
 	silent := netip.MustParseAddr("10.77.9.0")
 	return &arena{
@@ -58,14 +59,14 @@ func linksArena(sinks *worker) *arena {
 			return block(netip.MustParseAddr("198.18.0.1"), port, destinations)
 		},
 		silent: func() (*Addr, error) {
-			silent = silent.Next() // each peer its own, so that none finds a failed neighbour
+			silent = silent.Next() // one per peer: a failed neighbour look-up is remembered
 			return newAddr(netip.AddrPortFrom(silent, 9))
 		},
 		spawn: func() (*worker, error) { return &worker{Client: sinks.Client}, nil },
 	}
 }
 
-// joinNamespaces makes the links, hands one end of each to the sinks and sets up
+// joinNamespaces makes the links, moves one end of each to the sinks and configures
 // both sides.
 func joinNamespaces(sinks *worker, links int) error {
 	for i := range links {
@@ -91,10 +92,10 @@ func addLink(i, pid int) error {
 	return netlink.LinkAdd(pair)
 }
 
-// linkName is the name of a link, the same at both ends.
+// linkName returns the name of a link, the same at both ends.
 func linkName(i int) string { return fmt.Sprintf("bench%d", i) }
 
-// linkAddr is the address of an end (1 or 2) of a link.
+// linkAddr returns the address of an end (1 or 2) of a link.
 func linkAddr(i, end int) netip.Addr {
 	if i == 0 {
 		return netip.AddrFrom4([4]byte{10, 77, 0, byte(end)})
@@ -139,7 +140,8 @@ func up(name string) error {
 	return netlink.LinkSetUp(link)
 }
 
-// route leads 65,536 destinations to the sinks, and there makes them all local.
+// route routes 65,536 destinations to the sinks; at the sinks' end it makes them all
+// local.
 func route(end int, first net.IP) error {
 	dests := &net.IPNet{IP: first, Mask: net.CIDRMask(16, 32)}
 	if end == 1 {
@@ -155,7 +157,7 @@ func route(end int, first net.IP) error {
 	})
 }
 
-// inNamespace runs scenarios in a new namespace with that many links.
+// inNamespace runs scenarios in a new namespace with links of its own.
 func inNamespace(args NamespaceArgs) ([]Result, error) {
 	w, err := spawn(workerOptions{newNet: true, newUser: os.Getuid() != 0})
 	if err != nil {

@@ -16,24 +16,24 @@ import (
 // Peer is one implementation under measurement.
 type Peer struct {
 	Name string
-	Open func() Host // makes a host that listens nowhere yet
+	Open func() Host // makes a host without listeners
 }
 
-// Host listens and dials with one implementation. Dial leaves from a listening
-// port where the implementation can do that.
+// Host listens and dials with one implementation. Dial leaves from a listening port
+// if the implementation can do that.
 type Host interface {
 	Listen(laddr *Addr) (Listener, error)
 	Dial(ctx context.Context, raddr *Addr) (Conn, error)
 }
 
-// Listener is what is left of a listener for measuring it.
+// Listener is the part of a listener that measuring needs.
 type Listener interface {
 	Accept() (Conn, error)
 	Close() error
 	Addr() net.Addr
 }
 
-// Conn is what is left of a connection for measuring it.
+// Conn is the part of a connection that measuring needs.
 type Conn interface {
 	Close() error
 }
@@ -46,7 +46,7 @@ func (p *Peers) Register(name string, open func() Host) {
 	*p = append(*p, Peer{Name: name, Open: open})
 }
 
-// allPeers are the implementations that this benchmark knows.
+// allPeers returns the implementations that this benchmark knows.
 func allPeers() Peers {
 	var p Peers
 	p.Register(ours, openReuseport)
@@ -67,8 +67,8 @@ const (
 	plain  = "net"
 	floor  = "syscalls"
 
-	// floorNew is what floor would be without reuse: the two show what the kernel
-	// asks for it at least.
+	// floorNew is floor without reuse. The difference is the least that reuse costs
+	// in the kernel.
 	floorNew = "syscalls-new"
 )
 
@@ -81,15 +81,15 @@ func (p Peers) find(name string) (Peer, error) {
 	return p[i], nil
 }
 
-// Addr is a TCP address in every form that a peer wants, made beforehand, so that
-// each peer gets the form that its users would have.
+// Addr is a TCP address in every form that a peer wants. The forms are made in
+// advance, so that each peer gets the form its users would have.
 type Addr struct {
 	AddrPort  netip.AddrPort
 	Multiaddr ma.Multiaddr
 	Text      string
 }
 
-// newAddr makes the forms of an address.
+// newAddr returns an address in all forms.
 func newAddr(ap netip.AddrPort) (*Addr, error) {
 	m, err := ma.NewMultiaddr(fmt.Sprintf("/ip4/%s/tcp/%d", ap.Addr(), ap.Port()))
 	if err != nil {
@@ -98,12 +98,12 @@ func newAddr(ap netip.AddrPort) (*Addr, error) {
 	return &Addr{AddrPort: ap, Multiaddr: m, Text: ap.String()}, nil
 }
 
-// aborter is a connection whose Close delivers and frees the 4-tuple, so that it has
-// another method to reset.
+// aborter is a connection whose Close delivers and frees the 4-tuple, and which
+// therefore has another method to reset.
 type aborter interface{ Abort() error }
 
-// reset closes a connection with a reset: by Abort where there is one, else with
-// SO_LINGER 0.
+// reset closes a connection with a reset: by Abort if it has that method, otherwise
+// with SO_LINGER 0.
 func reset(c Conn) error {
 	if a, ok := c.(aborter); ok {
 		return a.Abort()
@@ -114,7 +114,7 @@ func reset(c Conn) error {
 	return c.Close()
 }
 
-// linger0 sets SO_LINGER 0. The raw floor has it from the start.
+// linger0 sets SO_LINGER 0.
 func linger0(c Conn) error {
 	l, ok := c.(interface{ SetLinger(int) error })
 	if !ok {

@@ -13,17 +13,17 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// maListener makes a Listener of a multiaddr listener.
+// maListener makes a Listener from a multiaddr listener.
 type maListener struct{ manet.Listener }
 
 func (l maListener) Accept() (Conn, error) { return l.Listener.Accept() }
 
-// netListener makes a Listener of a net.Listener.
+// netListener makes a Listener from a net.Listener.
 type netListener struct{ net.Listener }
 
 func (l netListener) Accept() (Conn, error) { return l.Listener.Accept() }
 
-// wrapMA passes on a multiaddr listener or the error.
+// wrapMA wraps a multiaddr listener, or passes on the error.
 func wrapMA(l manet.Listener, err error) (Listener, error) {
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func wrapMA(l manet.Listener, err error) (Listener, error) {
 	return maListener{l}, nil
 }
 
-// wrapNet passes on a net.Listener or the error.
+// wrapNet wraps a net.Listener, or passes on the error.
 func wrapNet(l net.Listener, err error) (Listener, error) {
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (h *manetHost) Dial(ctx context.Context, a *Addr) (Conn, error) {
 	return h.d.DialContext(ctx, a.Multiaddr)
 }
 
-// plainHost is package net, which most ratios are to.
+// plainHost is package net, the base of most ratios.
 type plainHost struct{ d net.Dialer }
 
 func openPlain() Host { return new(plainHost) }
@@ -103,7 +103,7 @@ func (h *plainHost) Dial(ctx context.Context, a *Addr) (Conn, error) {
 	return h.d.DialContext(ctx, "tcp4", a.Text)
 }
 
-// localAddrPort reads the address a listener is bound to.
+// localAddrPort returns the address a listener is bound to.
 func localAddrPort(l Listener) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }

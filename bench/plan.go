@@ -9,8 +9,8 @@ import (
 	"slices"
 )
 
-// Plan is what to run. It crosses to the processes in namespaces, so that it has
-// names for everything.
+// Plan is what to run. It is sent to the processes in namespaces, so it holds only
+// names.
 type Plan struct {
 	Scale     string // full, quick or smoke
 	Scenarios []string
@@ -30,7 +30,7 @@ func scaleOf(name string) (scale, error) {
 	return scale{}, fmt.Errorf("no scale %q", name)
 }
 
-// newPlan selects the scenarios that match and the peers; no peer means all.
+// newPlan selects the scenarios that match, and the peers; none means all.
 func newPlan(scaleName, match string, peers []string) (Plan, []Scenario, error) {
 	sz, err := scaleOf(scaleName)
 	if err != nil {
@@ -50,7 +50,7 @@ func newPlan(scaleName, match string, peers []string) (Plan, []Scenario, error) 
 	return Plan{Scale: scaleName, Scenarios: names(rows), Peers: peers}, rows, nil
 }
 
-// knownPeers says whether all names are peers.
+// knownPeers returns an error if a name is not that of a peer.
 func knownPeers(names []string) error {
 	for _, name := range names {
 		if _, err := allPeers().find(name); err != nil {
@@ -60,7 +60,7 @@ func knownPeers(names []string) error {
 	return nil
 }
 
-// names lists the scenarios' names.
+// names returns the names of the scenarios.
 func names(rows []Scenario) []string {
 	var list []string
 	for _, sc := range rows {
@@ -69,7 +69,7 @@ func names(rows []Scenario) []string {
 	return list
 }
 
-// peers are the implementations that the plan names, or all.
+// peers returns the implementations that the plan names, or all.
 func (p Plan) peers() Peers {
 	if len(p.Peers) == 0 {
 		return allPeers()
@@ -111,7 +111,7 @@ func (p Plan) runAll(rows []Scenario) []Result {
 	return all
 }
 
-// linkCounts lists the numbers of links that the scenarios ask for.
+// linkCounts returns the numbers of links that the scenarios ask for.
 func linkCounts(rows []Scenario) []int {
 	var counts []int
 	for _, sc := range rows {
@@ -121,7 +121,7 @@ func linkCounts(rows []Scenario) []int {
 	return slices.Compact(counts)
 }
 
-// runAmong runs a part of a plan among that many links, 0 being this machine.
+// runAmong runs a part of a plan among that many links; 0 means this machine.
 func (p Plan) runAmong(links int) ([]Result, error) {
 	if links == 0 {
 		return p.run(loopbackArena())
@@ -129,7 +129,7 @@ func (p Plan) runAmong(links int) ([]Result, error) {
 	return inNamespace(NamespaceArgs{Links: links, Plan: p})
 }
 
-// unmeasured are the results of scenarios that could not run at all.
+// unmeasured returns the results of scenarios that could not run at all.
 func (p Plan) unmeasured(err error) []Result {
 	var results []Result
 	for _, sc := range p.Scenarios {

@@ -16,7 +16,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// barRows are the scenarios of the bars, by their short names.
+// barRows returns the scenarios of the bar chart with their short names.
 func barRows() [][2]string {
 	return [][2]string{
 		{"dial/unspecified", "unspecified"}, {"dial/loopback", "loopback"},
@@ -26,8 +26,8 @@ func barRows() [][2]string {
 	}
 }
 
-// barPeers are the implementations of the bars: all but what they are compared with
-// and what differs little from another one.
+// barPeers returns the implementations in the bar chart: all except the base and the
+// one that differs little from another.
 func barPeers() []string {
 	var names []string
 	for _, p := range allPeers() {
@@ -38,11 +38,11 @@ func barPeers() []string {
 	return names
 }
 
-// barTop is where bars are cut off; the figure stands on top of them anyway.
+// barTop is where bars are cut off; the figure on top still shows the value.
 const barTop = 3.0
 
-// palette has a colour for each implementation, safe for the colour-blind, and one
-// for newcomers.
+// palette returns the colour of an implementation, safe for the colour-blind, and one
+// more for newcomers.
 func palette(peer string) color.Color {
 	known := map[string]color.Color{
 		ours:     color.RGBA{0x00, 0x72, 0xb2, 0xff},
@@ -59,7 +59,7 @@ func palette(peer string) color.Color {
 	return color.RGBA{0x00, 0x9e, 0x73, 0xff}
 }
 
-// newPlot is an empty picture that says where and when.
+// newPlot returns an empty picture that says where and when the run was.
 func (r Report) newPlot(title, y string) *plot.Plot {
 	p := plot.New()
 	p.BackgroundColor = color.White
@@ -115,7 +115,7 @@ func lineAt(y, right float64) plot.Plotter {
 	return line
 }
 
-// addBars draws one implementation's bars with their figures, and reports whether
+// addBars draws one implementation's bars with their figures and reports whether
 // there were any.
 func (r Report) addBars(p *plot.Plot, peer string, i int) (bool, error) {
 	const width = 13.0
@@ -159,7 +159,7 @@ func addFigures(p *plot.Plot, at plotter.XYLabels, offset vg.Length) error {
 	return nil
 }
 
-// ratioOf is the median ratio of a peer in a scenario, 0 if there is none.
+// ratioOf returns the median ratio of a peer in a scenario, or 0 if there is none.
 func (r Report) ratioOf(scenario, peer string) float64 {
 	for _, res := range r.Results {
 		if res.Scenario == scenario && res.Peer == peer {
@@ -190,13 +190,13 @@ func (r Report) plotLinks(w io.Writer) error {
 	})
 }
 
-// logScale makes the times' axis a logarithmic one.
+// logScale makes the axis of the times logarithmic.
 func logScale(p *plot.Plot) {
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Y.Min = 10
 }
 
-// ticks are the places where x was measured.
+// ticks returns the places where x was measured.
 func (r Report) ticks(x func(Scenario) int) []plot.Tick {
 	var ticks []plot.Tick
 	for _, sc := range r.Scenarios {
@@ -208,12 +208,12 @@ func (r Report) ticks(x func(Scenario) int) []plot.Tick {
 }
 
 // plotCurves draws a curve for each peer over the scenarios for which x is not 0,
-// the first peer on top.
+// with the first peer on top.
 func (r Report) plotCurves(w io.Writer, p *plot.Plot, x func(Scenario) int) error {
 	found := false
 	for _, peer := range slices.Backward(allPeers()) {
 		curve := r.curve(peer.Name, x)
-		if len(curve) == 0 || peer.Name == floorNew { // which is between floor and the ground
+		if len(curve) == 0 || peer.Name == floorNew { // floorNew lies just below floor
 			continue
 		}
 		found = true
@@ -243,7 +243,7 @@ func addCurve(p *plot.Plot, peer string, curve plotter.XYs) error {
 	return nil
 }
 
-// curve are a peer's times in µs over x.
+// curve returns a peer's times in µs over x.
 func (r Report) curve(peer string, x func(Scenario) int) plotter.XYs {
 	var curve plotter.XYs
 	for _, sc := range r.Scenarios {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// site is what most probes stand on: a host with its listeners, a sink in another
+// site is the base of most probes: a host with its listeners, a sink in another
 // process, and destinations that all lead to the sink.
 type site struct {
 	host      Host
@@ -105,14 +105,14 @@ func resetAll(conns []Conn) error {
 	return errors.Join(errs...)
 }
 
-// claim turns "n of ops" into the share of a sample.
+// claim sets the share of a sample to n of its operations.
 func (s *Sample) claim(n int) {
 	share := float64(n) / float64(s.Ops)
 	s.Share = &share
 }
 
-// isReused counts a connection that says it left from a listening port; known is
-// false for those that do not say.
+// isReused reports whether a connection left from a listening port. If the connection
+// cannot tell, known is false.
 func isReused(c Conn) (reused, known bool) {
 	r, known := c.(interface{ Reused() bool })
 	return known && r.Reused(), known
@@ -121,7 +121,8 @@ func isReused(c Conn) (reused, known bool) {
 // dialProbe times a dial with the reset that ends it.
 type dialProbe struct{ *site }
 
-// openDial makes a scenario of dialing with listeners on what laddrs returns.
+// openDial returns the open function of a scenario that dials with listeners on
+// laddrs.
 func openDial(laddrs func(*arena) []netip.Addr) func(*arena, Peer) (probe, error) {
 	return func(ar *arena, p Peer) (probe, error) {
 		s, err := newSite(ar, p, laddrs(ar)...)
@@ -132,7 +133,7 @@ func openDial(laddrs func(*arena) []netip.Addr) func(*arena, Peer) (probe, error
 	}
 }
 
-// openGlobal makes the scenario of dialing global addresses.
+// openGlobal opens the scenario that dials global addresses.
 func openGlobal(ar *arena, p Peer) (probe, error) {
 	s, err := newSite(ar, p, onUnspecified(ar)...)
 	if err != nil {

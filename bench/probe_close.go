@@ -9,17 +9,18 @@ import (
 	"time"
 )
 
-// closeProbe times Close alone, on a connection with nothing outstanding. What it
-// allocates is not known, since the dial is in the count. The share is that of the
-// peers that read EOF.
+// closeProbe times Close alone, on a connection with nothing outstanding. It does not
+// count allocations, since those of the dial would be included. The share is that of
+// the peers that read EOF.
 type closeProbe struct {
 	*site
-	free bool // what does not free the 4-tuple by itself is made to
+	free bool // every peer has to free the 4-tuple
 }
 
-// openClose makes a scenario of closing. With free the 4-tuple can be dialed again at
-// once: a Close that does not care for that gets SO_LINGER 0, and the floor sends a
-// FIN before, the least that a peer needs to read EOF.
+// openClose returns the open function of a closing scenario. With free, the 4-tuple
+// must be free for a redial at once: a peer whose Close does not do that gets
+// SO_LINGER 0, and the floor sends a FIN first, the least that makes the other end
+// read EOF.
 func openClose(free bool) func(*arena, Peer) (probe, error) {
 	return func(ar *arena, p Peer) (probe, error) {
 		s, err := newSite(ar, p, onUnspecified(ar)...)
@@ -61,7 +62,7 @@ func (p closeProbe) dialAndClose() (time.Duration, error) {
 	return timeOf(end)
 }
 
-// closeFreeing closes a connection with SO_LINGER 0.
+// closeFreeing closes a connection with SO_LINGER 0 so that the other end reads EOF.
 func closeFreeing(c Conn) error {
 	if raw, ok := c.(rawConn); ok {
 		if err := raw.CloseWrite(); err != nil {
@@ -110,7 +111,7 @@ func (p listenProbe) round(lim Limit) (Sample, error) {
 
 func (p listenProbe) close() error { return nil }
 
-// heapProbe weighs a live dialed connection.
+// heapProbe measures the heap of a live dialed connection.
 type heapProbe struct{ *site }
 
 func openHeap(ar *arena, p Peer) (probe, error) {
@@ -133,7 +134,7 @@ func (p heapProbe) round(lim Limit) (Sample, error) {
 	return s, resetAll(conns)
 }
 
-// heapInUse is how much the live objects take.
+// heapInUse returns the size of the live objects.
 func heapInUse() int {
 	runtime.GC()
 	runtime.GC() // the second one frees what finalizers and pools held

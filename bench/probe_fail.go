@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refusedProbe times a dial to a port where nobody listens. The port is bound, so
-// that nobody can begin to.
+// refusedProbe times a dial to a closed port. The port is bound, so that no other
+// program can listen on it.
 type refusedProbe struct {
 	*site
 	closed rawConn
@@ -60,7 +60,7 @@ func (p refusedProbe) round(lim Limit) (Sample, error) {
 
 func (p refusedProbe) close() error { return errors.Join(p.closed.Close(), p.site.close()) }
 
-// wants turns the expected error into none, and any other outcome into an error.
+// wants turns the expected error into nil, and any other outcome into an error.
 func wants(err, want error) error {
 	if errors.Is(err, want) {
 		return nil
@@ -68,7 +68,7 @@ func wants(err, want error) error {
 	return fmt.Errorf("dial: got %v, want %w", err, want)
 }
 
-// silentProbe times one dial to an on-link address where nobody is.
+// silentProbe times one dial to an on-link address that has no host.
 type silentProbe struct {
 	*site
 	to *Addr
@@ -96,14 +96,15 @@ func (p silentProbe) round(Limit) (Sample, error) {
 	return Sample{Value: float64(d), Ops: 1}, wants(err, unix.EHOSTUNREACH)
 }
 
-// heldProbe times a second dial, with its reset, to peers that the host has a
-// connection with already.
+// heldProbe times a second dial, with its reset, to peers that the host already has a
+// connection with.
 type heldProbe struct {
 	*site
 	held []Conn
 }
 
-// heldPeers is how many connections it holds, so that no peer is dialed again at once.
+// heldPeers is how many connections it holds: enough that no peer is dialed again at
+// once.
 const heldPeers = 256
 
 func openHeld(ar *arena, p Peer) (probe, error) {

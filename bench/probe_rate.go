@@ -19,7 +19,7 @@ type parallelProbe struct {
 	rings      []*ring
 }
 
-// openParallel makes a scenario with that many goroutines.
+// openParallel returns the open function of a scenario with that many goroutines.
 func openParallel(goroutines int) func(*arena, Peer) (probe, error) {
 	return func(ar *arena, p Peer) (probe, error) {
 		s, err := newSite(ar, p, onUnspecified(ar)...)
@@ -60,7 +60,7 @@ func (p *parallelProbe) round(lim Limit) (Sample, error) {
 	return s, errors.Join(errs...)
 }
 
-// dialUntil is one goroutine.
+// dialUntil runs one goroutine of the round.
 func (r *parallelRound) dialUntil(h Host, to *ring) error {
 	for time.Now().Before(r.end) {
 		c, err := h.Dial(context.Background(), to.take())
@@ -80,7 +80,7 @@ func (r *parallelRound) dialUntil(h Host, to *ring) error {
 	return nil
 }
 
-// churn opens a listener every millisecond, and closes the one before.
+// churn opens a listener every millisecond and closes the one before.
 func churn(h Host, end time.Time) error {
 	a, err := newAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
 	if err != nil {
@@ -107,11 +107,11 @@ type acceptProbe struct {
 	pump    *worker
 	count   atomic.Int64
 	done    chan struct{} // closed when serve has ended
-	err     error         // why, once done is closed
+	err     error         // why serve ended; set before done is closed
 	once    sync.Once
 }
 
-// openAccept makes a scenario with that many clients.
+// openAccept returns the open function of a scenario with that many clients.
 func openAccept(clients int) func(*arena, Peer) (probe, error) {
 	return func(ar *arena, p Peer) (probe, error) {
 		l, err := listenOn(p.Open(), netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
@@ -128,9 +128,9 @@ func openAccept(clients int) func(*arena, Peer) (probe, error) {
 	}
 }
 
-// serve accepts and closes until the listener is closed, or closes it after an error,
-// which ends the clients' waiting. A connection that its client reset first may fail
-// to close; the next one tells whether that matters.
+// serve accepts and closes until the listener is closed. After an error it closes the
+// listener itself, so that the clients stop waiting. A connection that its client
+// reset first may fail to close; if that matters, the next Accept fails.
 func (p *acceptProbe) serve() {
 	defer close(p.done)
 	for {
@@ -162,7 +162,7 @@ func (p *acceptProbe) round(lim Limit) (Sample, error) {
 	return Sample{Value: float64(n) / time.Since(start).Seconds(), Ops: int(n)}, nil
 }
 
-// stop closes the listener, once: the floor's descriptor is a bare number.
+// stop closes the listener, but only once: the floor's descriptor is a bare number.
 func (p *acceptProbe) stop() (err error) {
 	p.once.Do(func() { err = p.l.Close() })
 	return err

@@ -15,7 +15,7 @@ import (
 // Pump connects to a listener from a process of its own, again and again.
 type Pump struct{}
 
-// PumpArgs say for how long and by how many clients at a time.
+// PumpArgs say for how long, and with how many clients at a time.
 type PumpArgs struct {
 	Port    uint16
 	Clients int
@@ -23,8 +23,8 @@ type PumpArgs struct {
 }
 
 // Run connects, waits until the other end closes, resets, and starts over. Every
-// client has a loopback destination block of its own. done is how many connections
-// all clients had.
+// client has a block of loopback destinations of its own. done is the number of
+// connections of all clients.
 func (p *Pump) Run(args PumpArgs, done *int) error {
 	var (
 		wg    sync.WaitGroup
@@ -47,7 +47,7 @@ func (p *Pump) Run(args PumpArgs, done *int) error {
 	return first
 }
 
-// pumpUntil is one client.
+// pumpUntil runs one client until end and returns the number of its connections.
 func pumpUntil(end time.Time, port uint16, block byte) (int, error) {
 	h := openRaw()
 	n := 0
@@ -60,8 +60,8 @@ func pumpUntil(end time.Time, port uint16, block byte) (int, error) {
 	return n, nil
 }
 
-// pumpOnce is one connection. That the other end may reset it, even before connect
-// returns, is no error (EPIPE is a reset after a FIN).
+// pumpOnce makes one connection. The other end may reset it even before connect
+// returns, which is no error (EPIPE is a reset after a FIN).
 func pumpOnce(h Host, to *Addr) error {
 	c, err := h.Dial(context.Background(), to)
 	if errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {

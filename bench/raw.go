@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rawHost is the floor: the fewest system calls that dial from a listening port,
-// on blocking sockets, with no poller, no keep-alive and no addresses read back.
-// It dials from its first listener, or from an ephemeral port if it has none or the
-// 4-tuple is taken.
+// rawHost is the floor: the fewest system calls that dial from a listening port, on
+// blocking sockets, without a poller or keep-alive, and without reading addresses
+// back. It dials from its first listener, or from an ephemeral port if it has none or
+// the 4-tuple is taken.
 type rawHost struct {
-	laddr netip.AddrPort // not valid without a listener
+	laddr netip.AddrPort // invalid without a listener
 }
 
 func openRaw() Host { return new(rawHost) }
@@ -60,7 +60,7 @@ func (h *rawHost) Dial(_ context.Context, a *Addr) (Conn, error) {
 	return c, err
 }
 
-// rawDial dials from laddr, or from an ephemeral port if it is not valid.
+// rawDial dials from laddr, or from an ephemeral port if laddr is invalid.
 func rawDial(laddr, raddr netip.AddrPort) (Conn, error) {
 	fd, err := rawSocket(laddr.IsValid())
 	if err != nil {
@@ -78,7 +78,7 @@ func rawDial(laddr, raddr netip.AddrPort) (Conn, error) {
 	return c, nil
 }
 
-// rawSocket makes a TCP socket, with the options of port reuse if asked for.
+// rawSocket makes a TCP socket, with the options for port reuse if asked for.
 func rawSocket(reuse bool) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil || !reuse {
@@ -124,17 +124,17 @@ func (l rawListener) Accept() (Conn, error) {
 	return rawConn(fd), nil
 }
 
-// Close wakes Accept, which close alone does not, and closes.
+// Close wakes Accept, which close(2) alone does not, and closes.
 func (l rawListener) Close() error {
-	_ = unix.Shutdown(int(l), unix.SHUT_RDWR) // fails where it does not listen yet: nobody is in Accept
+	_ = unix.Shutdown(int(l), unix.SHUT_RDWR) // fails if it does not listen yet; Accept is not running then
 	return rawConn(l).Close()
 }
 
-// Addr is the bound address.
+// Addr returns the bound address.
 func (l rawListener) Addr() net.Addr {
 	sa, err := unix.Getsockname(int(l))
 	if err != nil {
-		return nil // a listening socket of ours has a name
+		return nil // never: our listening sockets are bound
 	}
 	in := sa.(*unix.SockaddrInet4)
 	return &net.TCPAddr{IP: in.Addr[:], Port: in.Port}

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Report is a run with what it depends on.
+// Report is a run and the conditions it was made under.
 type Report struct {
 	Date      string     `json:"date"`
 	Kernel    string     `json:"kernel"`
@@ -24,7 +24,7 @@ type Report struct {
 	Results   []Result   `json:"results"`
 }
 
-// newReport notes when and where the run was.
+// newReport notes when and where the run was made.
 func newReport(command string, rows []Scenario, results []Result) Report {
 	return Report{
 		Date: time.Now().UTC().Format(time.DateOnly), Kernel: kernel(),
@@ -33,12 +33,12 @@ func newReport(command string, rows []Scenario, results []Result) Report {
 	}
 }
 
-// where is the line that stands in every picture.
+// where returns the line that stands in every picture.
 func (r Report) where() string {
 	return fmt.Sprintf("%s, Linux %s, %s, %s", r.Date, r.Kernel, r.Go, r.CPU)
 }
 
-// kernel is the version of the running kernel, without a distributor's suffix.
+// kernel returns the version of the running kernel, without a distributor's suffix.
 func kernel() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
@@ -48,7 +48,7 @@ func kernel() string {
 	return version
 }
 
-// cpuModel is what the kernel calls the processor.
+// cpuModel returns the kernel's name of the processor.
 func cpuModel() string {
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -65,7 +65,8 @@ func cpuModel() string {
 	return strings.TrimSpace(model)
 }
 
-// unmeasured says in which scenarios this module could not be measured.
+// unmeasured returns an error for each scenario in which this module could not be
+// measured.
 func (r Report) unmeasured() error {
 	var errs []error
 	for _, res := range r.Results {
@@ -89,7 +90,7 @@ type row struct {
 	err    string
 }
 
-// rows are the outcomes of a scenario, in the order of the peers.
+// rows returns the outcomes of a scenario, in the order of the peers.
 func (r Report) rows(sc Scenario) []row {
 	var rows []row
 	for _, res := range r.Results {
@@ -117,7 +118,7 @@ func (r Report) row(sc Scenario, res Result) row {
 // value is the figure that scenarios compare.
 func (s Sample) value() float64 { return s.Value }
 
-// column is one figure of all rounds.
+// column returns one figure of every round.
 func column(samples []Sample, of func(Sample) float64) []float64 {
 	values := make([]float64, len(samples))
 	for i, s := range samples {
@@ -126,7 +127,7 @@ func column(samples []Sample, of func(Sample) float64) []float64 {
 	return values
 }
 
-// ratio is the spread of the ratios to the base in the same round.
+// ratio returns the spread of the ratios to the base in the same round.
 func (r Report) ratio(res Result, base string) spread {
 	var ratios []float64
 	for _, b := range r.Results {
@@ -140,7 +141,7 @@ func (r Report) ratio(res Result, base string) spread {
 	return spreadOf(ratios)
 }
 
-// worstShare is the least share of all rounds, or nil if there is none.
+// worstShare returns the smallest share of all rounds, or nil if there is none.
 func worstShare(samples []Sample) *float64 {
 	var worst *float64
 	for _, s := range samples {
@@ -159,7 +160,7 @@ type outcome struct {
 	known bool // false if it was not measured
 }
 
-// met says whether the goal is reached, at the precision of the table.
+// met reports whether the goal is reached, at the precision of the table.
 func (o outcome) met() bool {
 	if o.Least {
 		return o.got >= o.Limit-0.005
@@ -167,7 +168,7 @@ func (o outcome) met() bool {
 	return o.got <= o.Limit+0.005
 }
 
-// outcomes are the goals of a scenario with what this module reached.
+// outcomes returns the goals of a scenario with what this module reached.
 func (r Report) outcomes(sc Scenario) []outcome {
 	var all []outcome
 	for _, res := range r.Results {
@@ -181,7 +182,7 @@ func (r Report) outcomes(sc Scenario) []outcome {
 	return all
 }
 
-// outcome looks up what a goal is about.
+// outcome looks up the figure that a goal is about.
 func (r Report) outcome(sc Scenario, res Result, g Goal) outcome {
 	o := outcome{Goal: g, title: sc.Title, known: res.Err == ""}
 	got := r.row(sc, res)

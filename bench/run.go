@@ -24,8 +24,8 @@ type contender struct {
 	probe  probe
 }
 
-// runScenario opens every peer, lets them take turns in an order that is random in
-// every round, and closes them. A peer that fails keeps its error; the others go on.
+// runScenario opens every peer, runs them in turn, in random order within each round,
+// and closes them. A peer that fails keeps its error; the others go on.
 func runScenario(sc Scenario, ar *arena, peers Peers, sz scale) []Result {
 	var field []*contender
 	for _, p := range peers {
@@ -46,7 +46,7 @@ func runScenario(sc Scenario, ar *arena, peers Peers, sz scale) []Result {
 	return results
 }
 
-// roundsAt is how many rounds a scenario has at a scale.
+// roundsAt returns the number of rounds of a scenario at a scale.
 func (sc Scenario) roundsAt(sz scale) int {
 	if sc.rounds == 0 {
 		return sz.rounds
@@ -63,8 +63,8 @@ func (c *contender) open(sc Scenario, ar *arena, p Peer) error {
 	return err
 }
 
-// takeTurns runs the rounds one after another. The first round of each peer warms
-// it up and does not count.
+// takeTurns runs the rounds one after another. The first round warms each peer up and
+// does not count.
 func takeTurns(field []*contender, lim Limit, rounds int) {
 	order := slices.Clone(field)
 	for r := range rounds + 1 {
@@ -84,7 +84,7 @@ func together(field []*contender, lim Limit) {
 	wg.Wait()
 }
 
-// turn is one round of one peer.
+// turn runs one round of one peer.
 func (c *contender) turn(lim Limit, counts bool) {
 	if c.probe == nil || c.result.Err != "" {
 		return

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Sample is what one round of one peer showed.
+// Sample is the result of one round of one peer.
 type Sample struct {
-	Value  float64  `json:"value"`           // in the unit of its scenario; of times the median
+	Value  float64  `json:"value"`           // in the unit of its scenario; the median, if of times
 	P90    float64  `json:"p90,omitempty"`   // of times
 	Ops    int      `json:"ops"`             // operations in the round
 	Allocs float64  `json:"allocs"`          // per operation
@@ -25,14 +25,17 @@ type Limit struct {
 	Time time.Duration
 }
 
-// leastOps is how many operations a round has at least, so that its median is one.
+// leastOps is the least number of operations in a round, so that its median means
+// something.
 const leastOps = 16
 
-// measure calls op until the limit and sums up. op times itself, so that what it
-// does before and after does not count; what it allocates does. The collector is
-// off meanwhile: a median would not show it but for whom it strikes by chance. One
-// processor at a time runs Go code, and not the sink's: with more, whether a dial waits
-// awake or asleep is chance too, and doubles its time.
+// measure calls op until the limit and sums up. op times itself, so that what it does
+// before and after does not count; its allocations count in any case.
+//
+// The garbage collector is off, since a median would show it only for the rounds it
+// happens to strike. Go code runs on one processor at a time, and not on the sink's:
+// with more, it is chance whether a dial waits spinning or asleep, and that doubles
+// its time.
 func measure(lim Limit, op func() (time.Duration, error)) (Sample, error) {
 	times := make([]time.Duration, 0, lim.Ops)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
@@ -67,7 +70,7 @@ func timed(times []time.Duration) Sample {
 	}
 }
 
-// timeOf measures one call.
+// timeOf times one call.
 func timeOf(f func() error) (time.Duration, error) {
 	start := time.Now()
 	err := f()
@@ -81,7 +84,8 @@ type spread struct {
 	High float64 `json:"high"`
 }
 
-// spreadOf returns the quartiles of values, which it sorts. Of none it is zero.
+// spreadOf returns the quartiles of values, which it sorts, or zero if there are
+// none.
 func spreadOf(values []float64) spread {
 	if len(values) == 0 {
 		return spread{}

@@ -12,27 +12,27 @@ type Scenario struct {
 	Name  string `json:"name"`
 	Title string `json:"title"`
 	Unit  string `json:"unit"`            // of Sample.Value: ns, ops/s or B
-	Base  string `json:"base"`            // the peer that ratios are to
+	Base  string `json:"base"`            // the peer that ratios refer to
 	Claim string `json:"claim,omitempty"` // what Sample.Share is the share of
 	Links int    `json:"links,omitempty"` // run in a namespace with that many links
 	Live  int    `json:"live,omitempty"`  // connections held while measuring
-	Goals []Goal `json:"goals,omitempty"` // for the peer that is ours
+	Goals []Goal `json:"goals,omitempty"` // for our own peer
 
 	lim    Limit
-	rounds int  // at full scale, 0 for as many as the scale has
-	once   bool // one round, all peers at the same time: it is a wait
+	rounds int  // at full scale; 0 for the scale's own number
+	once   bool // one round, all peers at the same time: they only wait
 	open   func(*arena, Peer) (probe, error)
 }
 
 // Goal is a limit that this project set itself before it measured.
 type Goal struct {
 	What  string  `json:"what"`            // ratio, allocs, bytes, value or share
-	Of    string  `json:"of,omitempty"`    // for a ratio: the peer it is to
+	Of    string  `json:"of,omitempty"`    // for a ratio: the peer it refers to
 	Limit float64 `json:"limit"`           // inclusive
-	Least bool    `json:"least,omitempty"` // the limit is a lower one
+	Least bool    `json:"least,omitempty"` // the limit is a lower bound
 }
 
-// probe is a peer made ready for one scenario.
+// probe is a peer prepared for one scenario.
 type probe interface {
 	round(lim Limit) (Sample, error)
 	close() error
@@ -47,9 +47,9 @@ type arena struct {
 	spawn  func() (*worker, error)            // a process at the other end
 }
 
-// destinations is how many addresses the dials rotate over. A 4-tuple comes back
-// after so many dials: an instant redial of one stalls now and then for a second
-// in the kernel, for everyone.
+// destinations is how many addresses the dials rotate over, and so after how many
+// dials a 4-tuple comes back. An instant redial of a 4-tuple sometimes stalls for a
+// second in the kernel, with every peer.
 const destinations = 1 << 14
 
 // loopbackArena is this machine's loopback.
@@ -89,7 +89,7 @@ func (r *ring) take() *Addr {
 	return a
 }
 
-// scale shortens a scenario for -quick and for the smoke test.
+// scale shortens scenarios for -quick and for the smoke test.
 type scale struct {
 	rounds int
 	lim    func(Limit) Limit
@@ -100,7 +100,7 @@ type scale struct {
 // fullRounds is how many rounds a scenario has at full scale.
 const fullRounds = 120
 
-// fullScale is what the published figures come from.
+// fullScale is the scale of the published figures.
 func fullScale() scale {
 	return scale{rounds: fullRounds, lim: func(l Limit) Limit { return l }, links: []int{2, 22, 52, 102, 202}, live: liveCounts()}
 }
@@ -117,6 +117,6 @@ func smokeScale() scale {
 	return scale{rounds: 2, lim: few, links: []int{2}, live: []int{100}}
 }
 
-// liveCounts are how many connections are held; 20,000 descriptors are what a
-// process gets on a common machine.
+// liveCounts returns how many connections are held. A process on a common machine
+// gets 20,000 descriptors.
 func liveCounts() []int { return []int{100, 1000, 5000, 19000} }

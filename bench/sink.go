@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sink accepts connections on as many ports as asked for, reads nothing but their
-// end, and counts how they ended. One thread waits for all of them, so that it
-// costs every peer the same and holds 19,000 connections in little memory.
+// Sink accepts connections on any number of ports, reads them to their end, and
+// counts how they ended. One thread waits for all of them, so that it costs every
+// peer the same and holds 19,000 connections in little memory.
 type Sink struct {
 	epoll int
 
@@ -24,7 +24,7 @@ type Sink struct {
 	owners map[int]*SinkCounts // by connection
 }
 
-// SinkCounts are the fates of a port's connections.
+// SinkCounts says how the connections of a port ended.
 type SinkCounts struct {
 	Port     uint16
 	Accepted int
@@ -41,7 +41,7 @@ func newSink() (*Sink, error) {
 	return &Sink{epoll: fd, ports: map[int]*SinkCounts{}, owners: map[int]*SinkCounts{}}, os.NewSyscallError("epoll_create1", err)
 }
 
-// Open listens on a port of all IPv4 addresses that the kernel chooses.
+// Open listens on all IPv4 addresses, on a port that the kernel chooses.
 func (s *Sink) Open(_ Nothing, port *uint16) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,8 +63,8 @@ func rawListen() (int, error) {
 	if err != nil {
 		return 0, os.NewSyscallError("socket", err)
 	}
-	any := netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
-	if err := unix.Bind(fd, sockaddr(any)); err != nil {
+	unspecified := netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	if err := unix.Bind(fd, sockaddr(unspecified)); err != nil {
 		return 0, closeAfter(rawConn(fd), "bind", err)
 	}
 	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
@@ -73,7 +73,7 @@ func rawListen() (int, error) {
 	return fd, nil
 }
 
-// Counts reports on the connections of a port.
+// Counts reports how the connections of a port ended.
 func (s *Sink) Counts(port uint16, counts *SinkCounts) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,7 +86,7 @@ func (s *Sink) Counts(port uint16, counts *SinkCounts) error {
 	return net.ErrClosed
 }
 
-// watch asks to be told of anything new on a descriptor.
+// watch asks for events on a descriptor.
 func (s *Sink) watch(fd int) error {
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &ev))
@@ -95,7 +95,7 @@ func (s *Sink) watch(fd int) error {
 // serve handles events until the process ends, on the machine's last processor.
 func (s *Sink) serve() {
 	runtime.LockOSThread()
-	_ = unix.SchedSetaffinity(0, lastProcessor()) // where it is not to be had the scheduler chooses one
+	_ = unix.SchedSetaffinity(0, lastProcessor()) // if that fails, the scheduler chooses one
 	events := make([]unix.EpollEvent, 256)
 	for {
 		n, err := unix.EpollWait(s.epoll, events, -1)
@@ -106,7 +106,7 @@ func (s *Sink) serve() {
 	}
 }
 
-// handle does what a batch of events asks for.
+// handle handles a batch of events.
 func (s *Sink) handle(events []unix.EpollEvent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,12 +119,12 @@ func (s *Sink) handle(events []unix.EpollEvent) {
 	}
 }
 
-// accept takes what waits on a port.
+// accept accepts all connections that wait on a port.
 func (s *Sink) accept(listener int, port *SinkCounts) {
 	for {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		if err != nil {
-			return // EAGAIN; anything else comes up again with the next event
+			return // EAGAIN; any other error comes back with the next event
 		}
 		port.Accepted++
 		s.owners[fd] = port
@@ -134,7 +134,7 @@ func (s *Sink) accept(listener int, port *SinkCounts) {
 	}
 }
 
-// end reads how a connection ended and closes it. Data is thrown away.
+// end reads how a connection ended and closes it. It discards data.
 func (s *Sink) end(fd int) {
 	var buf [4096]byte
 	n, err := unix.Read(fd, buf[:])

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// scenarios are the rows of the table, at a scale.
+// scenarios returns the rows of the table at a scale.
 func scenarios(sz scale) []Scenario {
 	rows := slices.Concat(dialRows(), linkRows(sz), failRows(sz), rateRows(), liveRows(sz), otherRows())
 	for i := range rows {
@@ -25,13 +25,13 @@ func scenarios(sz scale) []Scenario {
 	return rows
 }
 
-// atMost is a goal for a ratio of times.
+// atMost returns a goal for a ratio of times.
 func atMost(of string, l float64) Goal { return Goal{What: "ratio", Of: of, Limit: l} }
 
-// atLeast is a goal for a ratio of rates.
+// atLeast returns a goal for a ratio of rates.
 func atLeast(of string, l float64) Goal { return Goal{What: "ratio", Of: of, Limit: l, Least: true} }
 
-// everyone is a goal for the share of operations.
+// everyone returns a goal for the share of operations.
 func everyone() Goal { return Goal{What: "share", Limit: 1, Least: true} }
 
 func dialRows() []Scenario {

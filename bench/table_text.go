@@ -37,7 +37,7 @@ func (r Report) writeScenario(w io.Writer, sc Scenario) error {
 	return tw.Flush()
 }
 
-// figure is a value with its unit.
+// figure returns a value with its unit.
 func (r row) figure(v float64) string {
 	if r.Unit != "ns" {
 		return fmt.Sprintf("%.0f %s", v, r.Unit)
@@ -45,7 +45,7 @@ func (r row) figure(v float64) string {
 	return time.Duration(v).Round(100 * time.Nanosecond).String()
 }
 
-// details are the further columns of a row.
+// details returns the further columns of a row.
 func (r row) details() string {
 	s := ""
 	if r.p90 > 0 {
@@ -60,7 +60,7 @@ func (r row) details() string {
 	return s
 }
 
-// writeGoals writes what of the goals was reached.
+// writeGoals writes which goals were reached.
 func (r Report) writeGoals(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "goal\tlimit\tgot\t")
@@ -72,7 +72,7 @@ func (r Report) writeGoals(w io.Writer) error {
 	return tw.Flush()
 }
 
-// String is the goal in a few words.
+// String returns the goal in a few words.
 func (g Goal) String() string {
 	sign := "<="
 	if g.Least {
@@ -88,7 +88,7 @@ func (g Goal) String() string {
 	}
 }
 
-// verdict is what was reached and whether it is enough.
+// verdict says what was reached and whether it is enough.
 func (o outcome) verdict() string {
 	if !o.known {
 		return "\tnot measured"

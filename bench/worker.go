@@ -12,15 +12,14 @@ import (
 	"syscall"
 )
 
-// workerEnv makes this program a worker: a process that serves the types of
-// services over its standard input and output until the input ends, which it does
-// at the latest when the parent dies.
+// workerEnv makes this program a worker: a process that serves RPCs over its standard
+// input and output until the input ends, at the latest when the parent dies.
 const workerEnv = "REUSEPORT_BENCH_WORKER"
 
-// isWorker says whether this process was started as a worker.
+// isWorker reports whether this process was started as a worker.
 func isWorker() bool { return os.Getenv(workerEnv) != "" }
 
-// serveWorker is the whole of a worker.
+// serveWorker runs a worker.
 func serveWorker() error {
 	s := rpc.NewServer()
 	sink, err := newSink()
@@ -36,7 +35,7 @@ func serveWorker() error {
 	return nil
 }
 
-// stdio joins the two ends of a pair of pipes.
+// stdio joins the ends of two pipes.
 type stdio struct {
 	io.ReadCloser
 	io.WriteCloser
@@ -54,10 +53,10 @@ type worker struct {
 // workerOptions say what namespaces a worker gets.
 type workerOptions struct {
 	newNet  bool
-	newUser bool // with newNet, for those who are not root
+	newUser bool // with newNet, if not root
 }
 
-// attributes are the options as the kernel wants them.
+// attributes returns the options for the kernel.
 func (o workerOptions) attributes() *syscall.SysProcAttr {
 	a := new(syscall.SysProcAttr)
 	if o.newNet {
@@ -71,7 +70,7 @@ func (o workerOptions) attributes() *syscall.SysProcAttr {
 	return a
 }
 
-// spawn starts this program once more, as a worker.
+// spawn starts this program again, as a worker.
 func spawn(o workerOptions) (*worker, error) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), workerEnv+"=1")
@@ -91,10 +90,11 @@ func spawn(o workerOptions) (*worker, error) {
 	return &worker{rpc.NewClient(stdio{out, in}), cmd}, nil
 }
 
-// pid is the worker's process.
+// pid returns the id of the worker's process.
 func (w *worker) pid() int { return w.cmd.Process.Pid }
 
-// close ends the worker and waits for it. A shared worker has no process to end.
+// close ends the worker and waits for it. A worker without a process of its own is
+// left to its owner.
 func (w *worker) close() error {
 	if w.cmd == nil {
 		return nil

@@ -10,25 +10,25 @@ import (
 
 const (
 	// vnetHdrLen is the size of struct virtio_net_hdr, which PACKET_VNET_HDR puts
-	// before each frame: a checksum that the sender left to its network card
-	// crosses the wire as such, so that no offload needs turning off.
+	// before each frame. With it a checksum that the sender left to its network card
+	// crosses the wire unfinished, so no offload has to be turned off.
 	vnetHdrLen = 10
 
 	// maxFrame is the largest frame read: a link header and an IP packet.
 	maxFrame = etherLen + 1<<16
 
-	// portBuffer is asked for on each packet socket; the kernel gives what
-	// net.core.rmem_max allows.
+	// portBuffer is the buffer size requested for each packet socket. The kernel
+	// grants what net.core.rmem_max allows.
 	portBuffer = 4 << 20
 )
 
-// openPort takes the interface up and opens a packet socket on it.
+// openPort brings the interface up and opens a packet socket on it.
 func openPort(name string) (*os.File, error) {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
 		return nil, err
 	}
-	if err := netlink.LinkSetUp(l); err != nil { // a socket bound before reports ENETDOWN
+	if err := netlink.LinkSetUp(l); err != nil { // a socket that is bound earlier reports ENETDOWN
 		return nil, err
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)

@@ -1,6 +1,6 @@
 package lab
 
-// none is the parameter or result of an operation that has none.
+// none is the parameter or the result of an operation that has none.
 type none struct{}
 
 // change is a change to a host of a running network.

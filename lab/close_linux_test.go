@@ -20,18 +20,18 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// Close over a wire with delay and loss. The host "server" listens on many ports,
-// so that "client" can have many connections from one port at a time; each of
-// them writes and closes at once.
+// These tests close connections over a wire with delay and loss. The host "server"
+// listens on many ports, so that "client" can have many connections from one port.
+// Each of them writes and closes at once.
 
 // manner is how the server treats a connection.
 type manner string
 
 const (
-	reads  manner = "reads"  // to EOF, then closes
+	reads  manner = "reads"  // reads to EOF, then closes
 	holds  manner = "holds"  // reads to EOF and keeps the connection
-	talks  manner = "talks"  // writes something that the client does not read, then reads
-	closes manner = "closes" // writes as much as the client and closes at once, unread
+	talks  manner = "talks"  // writes data that the client does not read, then reads
+	closes manner = "closes" // writes as much as the client and closes at once, without reading
 )
 
 // closeServe asks the server to listen.
@@ -42,7 +42,7 @@ type closeServe struct {
 	At     string // multiaddr without the port; empty = 192.0.0.66
 }
 
-// closeServed is what the server has seen of one connection.
+// closeServed is what the server saw of one connection.
 type closeServed struct {
 	Bytes int64
 	End   string // "EOF", "reset", or the error
@@ -89,7 +89,7 @@ func (s *closeServer) serve(ctx context.Context, order closeServe) ([]string, er
 	return addrs, nil
 }
 
-// treat does what the order says with one connection.
+// treat handles one connection as the order says.
 func (s *closeServer) treat(ctx context.Context, c net.Conn) {
 	if s.order.Manner == closes {
 		s.ends <- closeServed{End: fmt.Sprint(writeSome(c, s.order.Size))}
@@ -120,7 +120,7 @@ func endOf(err error) string {
 	return err.Error()
 }
 
-// collect returns what the server saw of the next n connections.
+// collect returns what the server saw of n connections, after they have ended.
 func (s *closeServer) collect(ctx context.Context, n int) ([]closeServed, error) {
 	ends := make([]closeServed, n)
 	for i := range ends {
@@ -144,11 +144,11 @@ type closeWrite struct {
 	To           []string
 	Size         int
 	FlushTimeout time.Duration
-	Pause        time.Duration // before the write: what the server says comes in
-	Some         bool          // only what goes into the buffers
+	Pause        time.Duration // before the write, for the server's data to arrive
+	Some         bool          // write only what the buffers take
 }
 
-// writeAndClose writes and closes at once on all connections and waits until no
+// writeAndClose writes and closes at once on all connections, then waits until no
 // close is pending.
 func writeAndClose(ctx context.Context, w closeWrite) (reuseport.Stats, error) {
 	tr := &reuseport.Transport{FlushTimeout: w.FlushTimeout}
@@ -180,8 +180,8 @@ func writeOnce(ctx context.Context, tr *reuseport.Transport, to string, w closeW
 	return errors.Join(err, c.Close())
 }
 
-// writeSome writes as much of size as goes into the buffers while nobody reads,
-// and closes at once.
+// writeSome writes as much of size as the buffers take while the other side does not
+// read, and closes at once.
 func writeSome(c net.Conn, size int) error {
 	if err := c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
 		return err
@@ -203,7 +203,7 @@ type closeRedial struct {
 	Index bool   // the zone "wire" is given by its index
 }
 
-// redialed is what became of it.
+// redialed counts the results of the redials.
 type redialed struct {
 	Reused, New int
 	Causes      map[string]int
@@ -256,7 +256,7 @@ func redial(ctx context.Context, tr *reuseport.Transport, to string, r closeRedi
 		if err != nil {
 			return err
 		}
-		if i > 0 { // the first one is no redial
+		if i > 0 { // the first dial is not a redial
 			count(c.(*reuseport.Conn))
 		}
 		_, err = c.Write(make([]byte, r.Size))
@@ -270,7 +270,9 @@ func redial(ctx context.Context, tr *reuseport.Transport, to string, r closeRedi
 	return nil
 }
 
-// client ──── wire: 25 ms each way, 2 % lost ──── server
+// closeNetwork returns two hosts on a wire.
+//
+//	client ── wire ── server
 func closeNetwork(t *testing.T, wire lab.Wire, timestamps string) *lab.Network {
 	sysctls := map[string]string{"net.ipv4.tcp_timestamps": timestamps}
 	return lab.Start(t, lab.Topology{
@@ -282,19 +284,10 @@ func closeNetwork(t *testing.T, wire lab.Wire, timestamps string) *lab.Network {
 	})
 }
 
-func call[Out any](t *testing.T, n *lab.Network, host, op string, in any) Out {
-	t.Helper()
-	out, err := lab.Call[Out](t.Context(), n, host, op, in)
-	if err != nil {
-		t.Errorf("%s: %s: %v", host, op, err)
-	}
-	return out
-}
-
 var lossy = lab.Wire{Delay: 25 * time.Millisecond, Loss: 0.02}
 
-// TestCloseDelivers writes and closes at once at 50 ms round trip with 2 % of the
-// frames lost: everything arrives, and EOF after it.
+// TestCloseDelivers writes and closes at once, at 50 ms round trip and with 2 % of
+// the frames lost. Everything must arrive, followed by EOF.
 func TestCloseDelivers(t *testing.T) {
 	const conns = 20
 	for _, m := range []manner{reads, holds, talks} {
@@ -318,8 +311,8 @@ func TestCloseDelivers(t *testing.T) {
 	}
 }
 
-// TestCloseDeliversBoth: both sides write and close at once, nobody reads. All is
-// acknowledged on both sides.
+// TestCloseDeliversBoth makes both sides write and close at once without reading.
+// Everything must be acknowledged on both sides.
 func TestCloseDeliversBoth(t *testing.T) {
 	const conns = 20
 	for _, size := range []int{1, 100_000, 2_000_000} {
@@ -343,7 +336,7 @@ func TestCloseDeliversBoth(t *testing.T) {
 	}
 }
 
-// TestCloseControl: without delivery the same loses data.
+// TestCloseControl shows that the same loses data without delivery.
 func TestCloseControl(t *testing.T) {
 	const conns = 20
 	n := closeNetwork(t, lossy, "1")
@@ -391,8 +384,8 @@ func testCloseRedial(t *testing.T, timestamps string, m manner, quiet bool) {
 	}
 }
 
-// TestCloseRedialZone: a redial of a link-local address finds the close that holds its
-// 4-tuple, by the name of the zone and by its index.
+// TestCloseRedialZone redials a link-local address, naming its zone and giving its
+// index. Both must find the close that holds the 4-tuple.
 func TestCloseRedialZone(t *testing.T) {
 	const ports, times = 5, 5
 	for _, index := range []bool{false, true} {

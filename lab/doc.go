@@ -1,9 +1,9 @@
-// Package lab builds networks for tests: hosts, links, a wire with delay and
-// loss, firewalls and NATs, in Linux network namespaces. It touches no interface
-// of the machine, installs nothing, and runs as root and as an ordinary user
-// (inside a user namespace then).
+// Package lab builds networks for tests in Linux network namespaces: hosts, links, a
+// wire with delay and loss, firewalls and NATs. It touches no interface of the
+// machine and installs nothing. It runs as root and as an ordinary user, then inside
+// a user namespace.
 //
-// A network is written down as one would draw it:
+// A network is described as one would draw it:
 //
 //	//  a ──lanA── natA ──┐
 //	//                  wire 20 ms ── r
@@ -19,10 +19,9 @@
 //		},
 //	})
 //
-// A host with a [Role] is a process of its own: the test binary once more, told
-// what to do over its standard input. TestMain gives it its roles, see [Main];
-// a role says with [Handle] what it can be asked for, and the test asks with
-// [Call]:
+// A host with a [Role] is a process of its own: the test binary runs again and is
+// told over its standard input what to do. TestMain gives it its roles, see [Main]. A
+// role defines operations with [Handle], and the test calls them with [Call]:
 //
 //	func peer(p *lab.Process) error {
 //		lab.Handle(p, "dial", func(ctx context.Context, addr string) (string, error) { ... })
@@ -31,12 +30,12 @@
 //
 //	local, err := lab.Call[string](ctx, n, "a", "dial", "/ip4/192.0.0.80/tcp/4001")
 //
-// A host without a role is a namespace only: a router, a NAT, or someone whose
-// packets nobody answers. Everything ends with the test, or with its process if
-// that is killed: the kernel sees to it, as all hosts live in one PID namespace.
+// A host without a role is only a namespace: a router, a NAT, or a host that never
+// answers. Everything ends with the test, or with its process if that is killed: all
+// hosts live in one PID namespace, which the kernel then clears.
 //
-// What crossed a wire, when, and what was lost is in [Network.Log].
+// [Network.Log] returns what crossed a wire, when, and what was lost.
 //
-// The package compiles everywhere; where it cannot build, Start skips the test
-// with the reason, or fails it if the environment has CI set.
+// The package compiles on every system. Where it cannot build a network, Start skips
+// the test with the reason, or fails it if CI is set in the environment.
 package lab

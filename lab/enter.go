@@ -5,7 +5,7 @@ import (
 	"os"
 )
 
-// The environment of a process that the lab started.
+// Environment variables of the processes that the lab starts.
 const (
 	envKind = "REUSEPORT_LAB_PROCESS" // kindKeeper or kindHost
 	envName = "REUSEPORT_LAB_NAME"    // the host's name
@@ -21,16 +21,16 @@ const (
 //		lab.Main(m, lab.Roles{"peer": peer})
 //	}
 //
-// In a process that the lab started it runs the host's role, otherwise the
+// In a process that the lab started it runs the host's role; otherwise it runs the
 // tests. It does not return.
 func Main(m interface{ Run() int }, roles Roles) {
 	Enter(roles)
 	os.Exit(m.Run())
 }
 
-// Enter turns a process that the lab started into its host, and does not
-// return then. In any other process it does nothing. A command that builds
-// networks calls it first thing in main.
+// Enter runs the host's role in a process that the lab started, and then does not
+// return. In any other process it does nothing. A command that builds networks calls
+// it first in main.
 func Enter(roles Roles) {
 	switch os.Getenv(envKind) {
 	case kindKeeper:
@@ -51,7 +51,7 @@ func exitCode(err error) int {
 func runHost(roles Roles) error {
 	name, role := os.Getenv(envName), os.Getenv(envRole)
 	p := newProcess(name, os.Stdin, os.Stdout)
-	os.Stdout = os.Stderr // what the role prints is no reply
+	os.Stdout = os.Stderr // what the role prints must not mix with the replies
 	fn, ok := roles[role]
 	if !ok {
 		return p.finish(fmt.Errorf("%w: host %s: no role %q was given to lab.Enter", ErrTopology, name, role))

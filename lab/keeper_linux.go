@@ -12,13 +12,13 @@ import (
 	"sync"
 )
 
-// firstPipe is the descriptor of the first pipe that the keeper inherits; each
-// host with a role has two, see pipes.
+// firstPipe is the first pipe descriptor that the keeper inherits. Each host with a
+// role has two, see startHosts.
 const firstPipe = 3
 
-// keeper is the process that owns the namespaces: it makes them, lays the
-// cables, runs the wires and starts the hosts. It is the init process of its
-// own PID namespace, so that the kernel ends every host with it.
+// keeper is the state of the process that owns the namespaces: it makes them,
+// connects them, runs the wires and starts the hosts. It is the init process of its
+// own PID namespace, so the kernel ends every host with it.
 type keeper struct {
 	mu      sync.Mutex
 	topo    Topology
@@ -28,8 +28,8 @@ type keeper struct {
 }
 
 func runKeeper() error {
-	// A thread that enters another namespace ends there (see in). The main
-	// thread must not be one: /proc/self shows its namespace.
+	// A thread that enters another namespace never leaves it (see in). The main
+	// thread must stay here: /proc/self shows its namespace.
 	runtime.LockOSThread()
 	p := newProcess(kindKeeper, os.Stdin, os.Stdout)
 	os.Stdout = os.Stderr
@@ -58,8 +58,7 @@ func (k *keeper) handleChanges(p *Process) {
 	Handle(p, "clearLog", func(_ context.Context, name string) (none, error) { return none{}, k.clearLog(name) })
 }
 
-// build makes the network and starts its hosts, in the order of a drawing:
-// boxes, lines, what flows, who lives there.
+// build makes the network and starts its hosts.
 func (k *keeper) build(_ context.Context, t Topology) (none, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -68,7 +67,8 @@ func (k *keeper) build(_ context.Context, t Topology) (none, error) {
 		return none{}, err
 	}
 	k.topo = t
-	// What stays with the keeper is wires: its kernel has nothing to say there.
+	// The keeper's own namespace holds only far ends of cables. Its kernel must send
+	// nothing there.
 	if err := writeSysctl("net.ipv6.conf.default.disable_ipv6", "1"); err != nil {
 		return none{}, err
 	}
@@ -102,8 +102,8 @@ func (k *keeper) configure() error {
 	return nil
 }
 
-// startHosts starts the processes. The pipes of the host that is i-th by name
-// are descriptors firstPipe + 2i (its input) and the next (its output).
+// startHosts starts the processes. The host that is i-th by name has its input on
+// descriptor firstPipe + 2i and its output on the next one.
 func (k *keeper) startHosts() error {
 	for i, name := range actors(k.topo) {
 		in := os.NewFile(uintptr(firstPipe+2*i), name+" in")
@@ -117,7 +117,7 @@ func (k *keeper) startHosts() error {
 	return nil
 }
 
-// exits waits for all hosts and tells how those ended that did not end well.
+// exits waits for all hosts and returns how the failed ones ended.
 func (k *keeper) exits(context.Context, none) (map[string]string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -176,7 +176,7 @@ func (k *keeper) clearLog(name string) error {
 	return nil
 }
 
-// startWires starts the wires in an order that is the same each time.
+// startWires starts the wires in a fixed order.
 func (k *keeper) startWires() error {
 	for _, name := range slices.Sorted(maps.Keys(k.wires)) {
 		if err := k.wires[name].start(); err != nil {

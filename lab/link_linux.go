@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// layCables makes the veth pairs and takes both ends up.
+// layCables makes the wires and the veth pairs, and brings both ends of each pair up.
 func (k *keeper) layCables(cables []cable) error {
 	for name, w := range k.topo.Wires {
 		wire, err := newWire(name, w)
@@ -28,15 +28,15 @@ func (k *keeper) layCables(cables []cable) error {
 	return nil
 }
 
-// layCable lays the i-th cable. The far end of one that leads to no host, but to a
-// wire or nowhere, stays with the keeper, as ei.
+// layCable lays the i-th cable. If its far end leads to no host, but to a wire or
+// nowhere, the keeper holds that end, under the name e<i>.
 func (k *keeper) layCable(i int, c cable) error {
 	near := k.nodes[c.a]
 	veth := netlink.NewVeth(netlink.NewLinkAttrs())
 	veth.Name, veth.HardwareAddr, veth.Namespace = c.name, mac(i, 0), netlink.NsFd(near.ns)
 	veth.PeerName, veth.PeerHardwareAddr = fmt.Sprintf("e%d", i), mac(i, 1)
 	if c.wire {
-		veth.GSOMaxSegs = 1 // one frame is one packet: Loss is per packet, a log entry one segment
+		veth.GSOMaxSegs = 1 // a frame is one packet: Loss applies per packet, and a log entry is one segment
 	}
 	if c.b != "" {
 		veth.PeerName, veth.PeerNamespace = c.name, netlink.NsFd(k.nodes[c.b].ns)
@@ -61,8 +61,8 @@ func (k *keeper) finishFarEnd(i int, c cable, far string) error {
 	return netlink.LinkSetUp(l)
 }
 
-// mac is the address of one end of the i-th cable: locally administered, and
-// the same each time, so that link-local addresses are too.
+// mac returns the address of one end of the i-th cable. It is locally administered
+// and the same in every run, and so are the link-local addresses made from it.
 func mac(i, end int) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0, 0, byte(end), byte(i >> 8), byte(i)}
 }
@@ -93,9 +93,9 @@ func (n *node) addAddr(c change) error {
 	})
 }
 
-// awaitLocal waits until an IPv6 address is the host's own. The kernel adds the
-// local route from a work queue, after the route to the prefix: until then a dial
-// to the address asks the link for it, and hangs (16 of 600 tries on 6.18).
+// awaitLocal waits until an IPv6 address is the host's own. The kernel adds the local
+// route from a work queue, after the route to the prefix. A dial to the address in
+// between asks the link for it and hangs (16 of 600 tries on 6.18).
 func (n *node) awaitLocal(l netlink.Link, addr *netlink.Addr) error {
 	if addr.IP.To4() != nil || l.Attrs().Flags&net.FlagUp == 0 {
 		return nil
@@ -116,9 +116,9 @@ func (n *node) awaitLocal(l netlink.Link, addr *netlink.Addr) error {
 	}
 }
 
-// localRouteLimit bounds the wait for the kernel's work queue, which shares a
-// lock with all namespaces of the machine that come and go: on a machine with a
-// load of 20 it has taken more than 5 s.
+// localRouteLimit bounds the wait for the kernel's work queue. The queue shares a
+// lock with all namespaces that come and go on the machine: at a load of 20 it has
+// taken more than 5 s.
 const localRouteLimit = 30 * time.Second
 
 func (n *node) eachAddr(c change, fn func(netlink.Link, *netlink.Addr) error) error {
@@ -142,7 +142,7 @@ func (n *node) eachAddr(c change, fn func(netlink.Link, *netlink.Addr) error) er
 	return nil
 }
 
-// ipNet keeps the host part: the prefix of an interface address has one.
+// ipNet keeps the host bits, which the prefix of an interface address has.
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -11,20 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ports that PortShifting maps to.
+// The range of ports that PortShifting maps to.
 const (
 	firstShifted = 20000
 	lastShifted  = 29999
 )
 
-// Registers of nftables' virtual machine, 4 bytes each, 16 where an address
-// of IPv6 may stand: key, then address, then port behind it.
+// Registers of nftables' virtual machine. Each has 4 bytes; an address takes four of
+// them in IPv6. The key is in the last register, the address in the first, and the
+// port follows it.
 const (
 	regKey  = unix.NFT_REG32_15
 	regAddr = unix.NFT_REG32_00
 )
 
-// table is a border in the making, of one IP family.
+// table is one IP family's table of a border, while it is being filled.
 type table struct {
 	border
 	conn  *nftables.Conn
@@ -32,7 +33,7 @@ type table struct {
 	ipv6  bool
 }
 
-// guard installs the host's NAT or firewall, for both families.
+// guard installs the host's NAT or firewall for both families.
 func (n *node) guard() error {
 	b, ok := borderOf(n.host)
 	if !ok {
@@ -41,7 +42,7 @@ func (n *node) guard() error {
 	return n.in(func() error { return install(b) })
 }
 
-// install fills the tables of the namespace that the calling thread is in.
+// install fills the tables of the calling thread's namespace.
 func install(b border) error {
 	conn, err := nftables.New()
 	if err != nil {
@@ -67,8 +68,8 @@ func (t *table) family() nftables.TableFamily {
 	return nftables.TableFamilyIPv4
 }
 
-// fill writes the rules: what comes in, to the border itself and through it,
-// and, for a NAT, what goes out.
+// fill writes the rules for packets to the border itself and through it, and for a
+// NAT those for packets that leave.
 func (t *table) fill() error {
 	for name, hook := range map[string]*nftables.ChainHook{
 		"input": nftables.ChainHookInput, "forward": nftables.ChainHookForward,
@@ -78,8 +79,8 @@ func (t *table) fill() error {
 	if t.nat == nil {
 		return nil
 	}
-	// A chain on each side is needed even where one has no rule: the kernel
-	// translates what comes back only then on old kernels.
+	// Old kernels translate replies only if both sides have a chain, even an empty
+	// one.
 	out := t.chain("out", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	in := t.chain("in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
 	t.translate(out)
@@ -101,9 +102,9 @@ func (t *table) rule(c *nftables.Chain, parts ...[]expr.Any) {
 	t.conn.AddRule(&nftables.Rule{Table: t.table, Chain: c, Exprs: all})
 }
 
-// filter lets in what answers, what an open mapping admits, and ICMP. The
-// invalid goes first and in silence: it may be half of a simultaneous open,
-// and a RST would end the mapping at the other side.
+// filter lets in replies, packets that an open mapping admits, and ICMP. Invalid
+// packets are dropped first and silently: one may be half of a simultaneous open, and
+// a RST would end the mapping at the other side.
 func (t *table) filter(c *nftables.Chain) {
 	t.rule(c, ctState(expr.CtStateBitINVALID), verdict(expr.VerdictDrop))
 	t.rule(c, ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))
@@ -122,7 +123,7 @@ func (t *table) icmp() byte {
 	return unix.IPPROTO_ICMP
 }
 
-// translate maps the source of what leaves.
+// translate maps the source of packets that leave.
 func (t *table) translate(out *nftables.Chain) {
 	switch t.nat.Mapping {
 	case PortPreserving:
@@ -134,12 +135,13 @@ func (t *table) translate(out *nftables.Chain) {
 	}
 }
 
-// shift translates to the first address outside, on a port of the range. It is a
-// source NAT: the nftables package cannot express a masquerade to ports.
+// shift translates to the first outside address, on a port of the range. It uses a
+// source NAT because the nftables package cannot express a masquerade with a port
+// range.
 func (t *table) shift(out *nftables.Chain) {
 	i := slices.IndexFunc(t.addrs, func(p netip.Prefix) bool { return p.Addr().Is6() == t.ipv6 })
 	if i < 0 {
-		return // nothing of this family leaves
+		return // the border has no address of this family
 	}
 	t.rule(out, t.leaves(), []expr.Any{
 		&expr.Immediate{Register: unix.NFT_REG_1, Data: t.addrs[i].Addr().AsSlice()},
@@ -161,9 +163,9 @@ func (t *table) proto() uint32 {
 
 func port16(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
 
-// openMappings makes filtering endpoint-independent: a map from the outside
-// port to the inside address and port, filled by what leaves, after its
-// translation, and asked for all that enters.
+// openMappings makes filtering endpoint-independent. It keeps a map from outside port
+// to inside address and port. Packets that leave fill the map after their
+// translation, and all packets that enter are looked up in it.
 func (t *table) openMappings(in *nftables.Chain) error {
 	for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		set, err := t.addMap(proto)
@@ -194,8 +196,8 @@ func (t *table) addMap(proto byte) (*nftables.Set, error) {
 	return set, t.conn.AddSet(set, nil)
 }
 
-// learn stores outside port -> inside address and port. Connection tracking
-// remembers the original source.
+// learn stores outside port -> inside address and port. Connection tracking still
+// knows the original source.
 func (t *table) learn(set *nftables.Set) []expr.Any {
 	return []expr.Any{
 		loadPort(regKey, 0),
@@ -219,7 +221,7 @@ func (t *table) apply(set *nftables.Set) []expr.Any {
 	}
 }
 
-// regPort is the register behind the address.
+// regPort returns the register that follows the address.
 func (t *table) regPort() uint32 {
 	if t.ipv6 {
 		return regAddr + 4
@@ -227,7 +229,7 @@ func (t *table) regPort() uint32 {
 	return regAddr + 1
 }
 
-// loadPort loads the source (offset 0) or destination port (offset 2).
+// loadPort loads the source port (offset 0) or the destination port (offset 2).
 func loadPort(reg, offset uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2}
 }
@@ -253,8 +255,8 @@ func l4proto(proto byte) []expr.Any {
 
 func ctState(bits uint32) []expr.Any { return ctBits(expr.CtKeySTATE, bits) }
 
-// ctStatusDNAT matches what an open mapping admitted. The kernel's IPS_DST_NAT
-// is bit 5 of the status.
+// ctStatusDNAT matches packets that an open mapping admitted: IPS_DST_NAT is bit 5 of
+// the status.
 func ctStatusDNAT() []expr.Any { return ctBits(expr.CtKeySTATUS, 1<<5) }
 
 func ctBits(key expr.CtKey, bits uint32) []expr.Any {

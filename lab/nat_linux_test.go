@@ -7,15 +7,11 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// natLab is a host behind a border, and two that it can reach.
-//
-//	a ──lan── border ──┬── wire ──┬── r
-//	                   │          └── s
+// natLab returns a host behind a border, and two hosts outside that it can reach.
 func natLab(t *testing.T, border lab.Host) *lab.Network {
 	t.Helper()
 	border.On = lab.On{"lan": "10.1.0.1/24 fd01::1/64", "wire": "192.0.0.65/24 fd00::65/64"}
@@ -38,32 +34,8 @@ func natLab(t *testing.T, border lab.Host) *lab.Network {
 	return n
 }
 
-func listen(t *testing.T, n *lab.Network, host, addr string) {
-	t.Helper()
-	if err := n.Call(t.Context(), host, "listen", addr, nil); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// observe lets host dial and returns the address that the other side saw.
-func observe(t *testing.T, n *lab.Network, host, from, to string) (netip.AddrPort, error) {
-	t.Helper()
-	return lab.Call[netip.AddrPort](t.Context(), n, host, "observe", plainDial{From: from, To: to, Timeout: patience})
-}
-
-// wantDial lets host dial and demands an error, or nil.
-func wantDial(t *testing.T, n *lab.Network, host, from, to string, want error) {
-	t.Helper()
-	d := plainDial{From: from, To: to, Timeout: patience}
-	if want == os.ErrDeadlineExceeded {
-		d.Timeout = silence
-	}
-	if err := n.Call(t.Context(), host, "observe", d, nil); !errors.Is(err, want) {
-		t.Errorf("%s dials %s from %q: %v, want %v", host, to, from, err, want)
-	}
-}
-
-// mappings dials three destinations from port 4001 and returns what they saw.
+// mappings dials each destination from one port and returns the addresses that they
+// saw.
 func mappings(t *testing.T, n *lab.Network, from string, to ...string) []netip.AddrPort {
 	t.Helper()
 	var seen []netip.AddrPort
@@ -75,13 +47,6 @@ func mappings(t *testing.T, n *lab.Network, from string, to ...string) []netip.A
 		seen = append(seen, s)
 	}
 	return seen
-}
-
-func families() map[string]func(v4, v6 string) string {
-	return map[string]func(v4, v6 string) string{
-		"IPv4": func(v4, _ string) string { return v4 },
-		"IPv6": func(_, v6 string) string { return v6 },
-	}
 }
 
 func TestNATMapping(t *testing.T) {
@@ -114,7 +79,7 @@ func TestNATMapping(t *testing.T) {
 	}
 }
 
-// allOn demands endpoint-independent mapping to a port from first to last.
+// allOn demands endpoint-independent mapping, to a port from first to last.
 func allOn(first, last uint16) func([]netip.AddrPort) error {
 	return func(seen []netip.AddrPort) error {
 		for _, s := range seen {
@@ -142,7 +107,7 @@ func TestNATFiltering(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		nat   lab.NAT
-		wants error // of a dial that was not asked for; nil = it gets in
+		wants error // of an unsolicited dial; nil = it gets in
 	}{
 		{"address and port dependent, drops", lab.NAT{}, os.ErrDeadlineExceeded},
 		{"address and port dependent, resets", lab.NAT{Unsolicited: lab.Reset}, syscall.ECONNREFUSED},
@@ -163,8 +128,8 @@ func TestNATFiltering(t *testing.T) {
 	}
 }
 
-// An untranslated port is closed to all, and what behaves so is the border and not
-// a missing route: the dial from inside works.
+// A firewall closes an untranslated port to all. A dial from inside works, which
+// shows that it is the firewall and not a missing route.
 func TestFirewall(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -188,12 +153,3 @@ func TestFirewall(t *testing.T) {
 		})
 	}
 }
-
-const (
-	// patience is how long a dial waits for an answer. On an idle machine it
-	// takes a few milliseconds.
-	patience = 2 * time.Second
-
-	// silence is how long a dial waits that is to get none.
-	silence = 500 * time.Millisecond
-)

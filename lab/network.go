@@ -16,16 +16,16 @@ import (
 )
 
 const (
-	// buildLimit bounds how long a network may take to stand, twenty hosts on
-	// a busy machine included.
+	// buildLimit bounds the time to build a network, even one of twenty hosts on a
+	// busy machine.
 	buildLimit = 90 * time.Second
 
-	// closeLimit bounds how long the hosts may take to end.
+	// closeLimit bounds the time that the hosts may take to end.
 	closeLimit = 30 * time.Second
 )
 
-// Network is a running topology. Its methods may be called concurrently.
-// It ends with Close, or with the process that built it.
+// Network is a running topology. Its methods may be called concurrently. It ends with
+// Close, or with the process that built it.
 type Network struct {
 	topo   Topology
 	keeper *session
@@ -37,15 +37,15 @@ type Network struct {
 	closeErr error
 }
 
-// Log is what a wire recorded, in the order of arrival.
+// Log is what a wire has recorded, in the order of arrival.
 type Log struct {
 	Packets []Packet
-	Missed  int // packets that came after the log was full
+	Missed  int // packets that arrived after the log was full
 }
 
-// Start builds t for a test and closes it with the test. The test is skipped
-// where namespaces are refused, unless the environment has CI set: then it fails.
-// It also fails if a host does not pass, see [Role].
+// Start builds topo for a test and closes it when the test ends. Where namespaces are
+// refused it skips the test, or fails it if CI is set in the environment. The test
+// also fails if a host does not pass, see [Role].
 func Start(t testing.TB, topo Topology) *Network {
 	t.Helper()
 	n, err := Build(t.Context(), topo)
@@ -66,9 +66,9 @@ func Start(t testing.TB, topo Topology) *Network {
 	return n
 }
 
-// Build makes the namespaces of topo, joins them, starts the hosts and returns
-// when all of them serve. Errors: [ErrTopology], [ErrRefused], or what a role
-// returned. ctx bounds the building only. The caller closes the network.
+// Build makes the namespaces of topo, connects them, starts the hosts and returns
+// when all of them serve. Its error is [ErrTopology], [ErrRefused], or what a role
+// returned. ctx bounds only the building. The caller must close the network.
 func Build(ctx context.Context, topo Topology) (*Network, error) {
 	if _, err := plan(topo); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func Build(ctx context.Context, topo Topology) (*Network, error) {
 	return n, nil
 }
 
-// start starts the keeper, with the pipes of the hosts to come.
+// start starts the keeper, with the pipes for the hosts it will start.
 func start(topo Topology) (*Network, error) {
 	n := &Network{topo: topo, hosts: map[string]*session{}, output: &syncBuffer{}}
 	pipes, err := n.openPipes()
@@ -98,7 +98,8 @@ func start(topo Topology) (*Network, error) {
 		n.closeInputs()
 		return nil, err
 	}
-	// The last two are its standard input and output, the rest it hands on.
+	// The last two are the keeper's standard input and output; it passes the others
+	// on.
 	own, hosts := pipes[len(pipes)-2:], pipes[:len(pipes)-2]
 	n.cmd, err = startKeeper(own[0], own[1], hosts, n.output)
 	if err != nil {
@@ -108,8 +109,8 @@ func start(topo Topology) (*Network, error) {
 	return n, nil
 }
 
-// openPipes makes a session for each process and returns the ends that the
-// processes get: input and output of each host by name, then the keeper's.
+// openPipes makes a session for each process and returns the ends for the processes:
+// the input and output of each host by name, then the keeper's.
 func (n *Network) openPipes() ([]*os.File, error) {
 	var theirs []*os.File
 	for _, name := range append(actors(n.topo), kindKeeper) {
@@ -141,16 +142,16 @@ func newPipes(name string) (*session, []*os.File, error) {
 
 func closeAll(files []*os.File) {
 	for _, f := range files {
-		_ = f.Close() // pipe ends that were handed on: nothing was written here
+		_ = f.Close() // passed on; nothing was written here
 	}
 }
 
 func (n *Network) closeInputs() {
 	for _, s := range n.hosts {
-		_ = s.in.Close() // nobody reads it
+		_ = s.in.Close() // nothing reads it
 	}
 	if n.keeper != nil {
-		_ = n.keeper.in.Close() // nobody reads it
+		_ = n.keeper.in.Close() // nothing reads it
 	}
 }
 
@@ -169,7 +170,7 @@ func (n *Network) waitReady(ctx context.Context) error {
 	return nil
 }
 
-// actors lists the hosts that are processes, sorted.
+// actors returns the names of the hosts that are processes, sorted.
 func actors(t Topology) []string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(t.Hosts)) {
@@ -180,9 +181,9 @@ func actors(t Topology) []string {
 	return names
 }
 
-// Close ends the hosts and the network. It returns an error if a role failed,
-// a process crashed or reported a data race, or one does not end. A second
-// Close returns what the first did.
+// Close ends the hosts and the network. It returns an error if a role failed, or if a
+// process crashed, reported a data race or does not end. A second Close returns the
+// same result.
 func (n *Network) Close() error {
 	n.closing.Do(func() { n.closeErr = n.end() })
 	return n.closeErr
@@ -218,22 +219,22 @@ func (n *Network) closeKeeper(ctx context.Context) error {
 	return errors.Join(append(errs, n.cmd.Wait())...)
 }
 
-// kill ends everything at once: the keeper is the init process of the others.
+// kill ends everything at once: the keeper is the init process of all hosts.
 func (n *Network) kill() error {
 	n.closeInputs()
 	if err := n.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	_ = n.cmd.Wait() // "signal: killed", as asked for
+	_ = n.cmd.Wait() // "signal: killed"
 	return nil
 }
 
-// Output is what the hosts and the lab wrote to standard output and error.
+// Output returns what the hosts and the lab wrote to standard output and error.
 func (n *Network) Output() string { return n.output.String() }
 
-// Call asks a host to do op with in, and waits for its answer in out, which may
-// be nil. Errors: [RemoteError], [ErrEnded], or that of ctx, whose end does not
-// end the op there.
+// Call runs op on a host with the argument in, and stores the result in out, which
+// may be nil. Its error is a [RemoteError], [ErrEnded], or that of ctx. The end of
+// ctx does not end op.
 func (n *Network) Call(ctx context.Context, host, op string, in, out any) error {
 	s, ok := n.hosts[host]
 	if !ok {
@@ -242,7 +243,7 @@ func (n *Network) Call(ctx context.Context, host, op string, in, out any) error 
 	return s.call(ctx, op, in, out)
 }
 
-// Call is [Network.Call] with the answer as a result.
+// Call is [Network.Call] with a typed result.
 func Call[Out any](ctx context.Context, n *Network, host, op string, in any) (Out, error) {
 	var out Out
 	err := n.Call(ctx, host, op, in, &out)
@@ -255,17 +256,17 @@ func (n *Network) tell(op string, in, out any) error {
 	return n.keeper.call(ctx, op, in, out)
 }
 
-// AddAddr gives a host more addresses on a link, written as in [On].
+// AddAddr gives a host more addresses on a link, in the form of [On].
 func (n *Network) AddAddr(host, link, addrs string) error {
 	return n.tell("addAddr", change{Host: host, Link: link, Addr: addrs}, nil)
 }
 
-// DelAddr takes addresses from a host. The kernel drops the routes that used them.
+// DelAddr removes addresses from a host. The kernel drops the routes that used them.
 func (n *Network) DelAddr(host, link, addrs string) error {
 	return n.tell("delAddr", change{Host: host, Link: link, Addr: addrs}, nil)
 }
 
-// AddRoute adds a route, or replaces the one to the same prefix in its table.
+// AddRoute adds a route, or replaces the one to the same prefix in the same table.
 func (n *Network) AddRoute(host string, r Route) error {
 	return n.tell("addRoute", change{Host: host, Route: r}, nil)
 }
@@ -285,36 +286,36 @@ func (n *Network) DelRule(host string, r Rule) error {
 	return n.tell("delRule", change{Host: host, Rule: r}, nil)
 }
 
-// SetLink takes a host's link up or down. Addresses stay; routes by a gateway on
-// the link are gone once it is down, as the kernel has it.
+// SetLink brings a host's link up or down. Addresses stay. The kernel drops the
+// routes through a gateway on a link that goes down.
 func (n *Network) SetLink(host, link string, up bool) error {
 	return n.tell("setLink", change{Host: host, Link: link, Up: up}, nil)
 }
 
-// SetSysctl sets a sysctl of a host, by its dotted name below net.
+// SetSysctl sets a sysctl of a host. Its dotted name begins with "net.".
 func (n *Network) SetSysctl(host, name, value string) error {
 	return n.tell("setSysctl", change{Host: host, Sysctl: name, Value: value}, nil)
 }
 
-// SetWire changes what a wire does to the frames that come from now on.
+// SetWire changes how a wire treats frames from now on.
 func (n *Network) SetWire(wire string, w Wire) error {
 	return n.tell("setWire", change{Link: wire, Wire: w}, nil)
 }
 
-// Log returns what a wire recorded so far.
+// Log returns what a wire has recorded so far.
 func (n *Network) Log(wire string) (Log, error) {
 	var l Log
 	err := n.tell("log", wire, &l)
 	return l, err
 }
 
-// ClearLog makes a wire forget what it recorded.
+// ClearLog clears the record of a wire.
 func (n *Network) ClearLog(wire string) error { return n.tell("clearLog", wire, nil) }
 
-// SYNs returns the packets that open a connection, the lost and the dropped too.
+// SYNs returns the packets that open a connection, including lost and dropped ones.
 func (l Log) SYNs() []Packet { return l.Select(Packet.IsSYN) }
 
-// Select returns the packets for which keep is true.
+// Select returns the packets for which keep returns true.
 func (l Log) Select(keep func(Packet) bool) []Packet {
 	var some []Packet
 	for _, p := range l.Packets {
@@ -325,7 +326,7 @@ func (l Log) Select(keep func(Packet) bool) []Packet {
 	return some
 }
 
-// syncBuffer is a buffer that a process writes while a test reads.
+// syncBuffer is a buffer that one goroutine may read while another writes.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

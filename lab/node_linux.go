@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// node is a host's namespace, seen by the keeper.
+// node is a host's namespace as the keeper sees it.
 type node struct {
 	name string
 	host Host
@@ -21,9 +21,9 @@ type node struct {
 	nl   *netlink.Handle
 }
 
-// defaultSysctls make a namespace the same whatever the machine's own are: a
-// new one inherits rp_filter from the machine. Duplicate address detection would
-// hold up each IPv6 address for a second and more.
+// defaultSysctls make all namespaces alike, whatever the machine's own settings: a
+// new one inherits rp_filter from the machine. Duplicate address detection is off,
+// since it would delay each IPv6 address by a second or more.
 func defaultSysctls() map[string]string {
 	return map[string]string{
 		"net.ipv4.conf.all.rp_filter":                "0",
@@ -39,7 +39,7 @@ func defaultSysctls() map[string]string {
 	}
 }
 
-// newNode makes the namespace, with loopback up and sysctls set.
+// newNode makes a namespace with loopback up and the sysctls set.
 func newNode(name string, h Host) (*node, error) {
 	ns, err := newNamespace()
 	if err != nil {
@@ -52,8 +52,8 @@ func newNode(name string, h Host) (*node, error) {
 	return n, n.setUp("lo")
 }
 
-// enterFirst does what has to be done from inside. A socket stays in the
-// namespace where it was made.
+// enterFirst does the parts of newNode that must run inside the namespace. A socket
+// stays in the namespace in which it was made.
 func (n *node) enterFirst() error {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -75,8 +75,8 @@ func newNamespace() (netns.NsHandle, error) {
 			made <- result{err: fmt.Errorf("unshare: %w", err)}
 			return
 		}
-		// Not by process id, as netns.Get does: /proc shows the ids of the
-		// PID namespace outside.
+		// netns.Get goes by process id, which does not work here: /proc shows the ids
+		// of the outer PID namespace.
 		ns, err := netns.GetFromPath("/proc/thread-self/ns/net")
 		made <- result{ns, err}
 	}()
@@ -84,8 +84,8 @@ func newNamespace() (netns.NsHandle, error) {
 	return r.ns, r.err
 }
 
-// in runs fn on a thread inside the namespace. A process that fn starts is in
-// it too; a goroutine is not.
+// in runs fn on a thread inside the namespace. A process that fn starts is in the
+// namespace too; a goroutine is not.
 func (n *node) in(fn func() error) error {
 	done := make(chan error)
 	go func() {
@@ -116,7 +116,7 @@ func writeSysctls(h Host) error {
 	return nil
 }
 
-// writeSysctl sets a sysctl of the namespace that the calling thread is in.
+// writeSysctl sets a sysctl of the calling thread's namespace.
 func writeSysctl(name, value string) error {
 	if !strings.HasPrefix(name, "net.") {
 		return fmt.Errorf("%w: sysctl %s is not a namespace's own", ErrTopology, name)
@@ -125,7 +125,7 @@ func writeSysctl(name, value string) error {
 	return os.WriteFile(path, []byte(value), 0)
 }
 
-// configure gives the host its addresses, routes, rules, NAT or firewall.
+// configure gives the host its addresses, routes, rules, and its NAT or firewall.
 func (n *node) configure() error {
 	for link, addrs := range n.host.On {
 		if err := n.addAddr(change{Link: link, Addr: addrs}); err != nil {
@@ -148,15 +148,16 @@ func (n *node) configure() error {
 	return n.guard()
 }
 
-// start runs the host's process on the pipes given.
+// start runs the host's process on the given pipes.
 func (n *node) start(in, out *os.File) (*exec.Cmd, error) {
 	cmd := reexec(envKind+"="+kindHost, envName+"="+n.name, envRole+"="+n.host.Role)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, os.Stderr
 	return cmd, n.in(cmd.Start)
 }
 
-// reexec is this binary once more. It finds no test to run if it does not
-// call Enter. The race detector's second of sleep at each exit is left out.
+// reexec returns a command that runs this binary again. If the binary does not call
+// Enter, it finds no test to run. Under the race detector it exits without the usual
+// second of sleep.
 func reexec(env ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
 	cmd.Env = append(os.Environ(), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")

@@ -15,8 +15,8 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// TestListenPortWithoutIPv6: where the kernel has no IPv6 ListenPort serves IPv4,
-// and a second call on the port is a handle of the same socket.
+// TestListenPortWithoutIPv6 wants ListenPort to serve IPv4 where the kernel has no
+// IPv6, and a second call for the port to return a handle of the same socket.
 func TestListenPortWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	n := lab.Start(t, one("v4only"))
@@ -26,7 +26,7 @@ func TestListenPortWithoutIPv6(t *testing.T) {
 	}
 }
 
-// v4only is a host whose kernel was started without IPv6.
+// v4only is a host whose kernel seems to have no IPv6.
 func v4only(p *lab.Process) error {
 	if err := deny(unix.AF_INET6, unix.EAFNOSUPPORT); err != nil {
 		return err
@@ -63,7 +63,7 @@ func listenTwice(ctx context.Context, port uint16) (string, error) {
 	return said, errors.Join(serveOne(two), tr.Shutdown(ctx))
 }
 
-// serveOne accepts a connection that waits and sees that it lives.
+// serveOne accepts a waiting connection and checks that it works.
 func serveOne(l manet.Listener) error {
 	in, err := l.Accept()
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 // Packet is one packet as a wire saw it.
 type Packet struct {
 	At   time.Time // when the wire took it
-	Out  time.Time // when the wire handed it over; zero = it did not, or not yet
+	Out  time.Time // when the wire delivered it; zero = never, or not yet
 	From string    // host that sent it
-	To   string    // host it was handed to; empty = to all
+	To   string    // host it was delivered to; empty = all
 
 	Proto    uint8          // IP protocol: 6 = TCP, 17 = UDP
 	Src, Dst netip.AddrPort // ports are zero unless TCP or UDP
@@ -28,7 +28,7 @@ type Packet struct {
 // TCPFlags are the flags of a TCP segment, RFC 9293 section 3.1.
 type TCPFlags uint8
 
-// The flags that this package has names for.
+// The flags that this package names.
 const (
 	FIN TCPFlags = 1 << iota
 	SYN
@@ -47,7 +47,7 @@ func (f TCPFlags) String() string {
 	return strings.Join(set, ",")
 }
 
-// IsSYN tells whether the packet opens a connection: SYN and not ACK.
+// IsSYN reports whether the packet opens a connection: SYN without ACK.
 func (p Packet) IsSYN() bool { return p.Flags&(SYN|ACK) == SYN }
 
 func (p Packet) String() string {
@@ -61,7 +61,7 @@ func (p Packet) String() string {
 	return fmt.Sprintf("%s %s > %s %v len %d %s", p.From, p.Src, p.Dst, p.Flags, p.Len, fate)
 }
 
-// Ethernet and IP numbers that parseFrame knows, by their IANA registries.
+// Ethernet and IP numbers that parseFrame knows, from the IANA registries.
 const (
 	etherLen  = 14
 	etherIPv4 = 0x0800
@@ -73,9 +73,9 @@ const (
 	hopByHop    = 0 // IPv6 extension header in front of MLD reports
 )
 
-// parseFrame reads addresses, ports and flags of an Ethernet frame. It tells
-// false for what no test is about: ARP, neighbour discovery, multicast
-// listener reports, and what does not parse.
+// parseFrame reads the addresses, ports and flags of an Ethernet frame. It returns
+// false for frames that tests are not about (ARP, neighbour discovery, multicast
+// listener reports), and for frames that do not parse.
 func parseFrame(frame []byte) (Packet, bool) {
 	if len(frame) < etherLen {
 		return Packet{}, false
@@ -113,14 +113,15 @@ func parseIPv6(b []byte) (Packet, bool) {
 	return parseTransport(p, body), true
 }
 
-// isNeighbour tells neighbour discovery (RFC 4861, types 133 to 137) and MLDv2
-// reports (RFC 3810, type 143) from the ICMPv6 that belongs to the traffic.
+// isNeighbour reports whether an ICMPv6 packet is neighbour discovery (RFC 4861,
+// types 133 to 137) or an MLDv2 report (RFC 3810, type 143), and not part of the
+// traffic.
 func isNeighbour(icmp []byte) bool {
 	return len(icmp) > 0 && (icmp[0] >= 133 && icmp[0] <= 137 || icmp[0] == 143)
 }
 
-// parseTransport adds ports and flags if b holds them; a fragment or a stump
-// of a header stays without.
+// parseTransport adds ports and flags if b holds them. A fragment or a truncated
+// header has none.
 func parseTransport(p Packet, b []byte) Packet {
 	switch {
 	case p.Proto == protoTCP && len(b) >= 20:
@@ -142,7 +143,7 @@ func hostOnly(b []byte) netip.AddrPort {
 	return netip.AddrPortFrom(a, 0)
 }
 
-// matcher is a Match with its prefixes parsed; an invalid prefix means any.
+// matcher is a Match with parsed prefixes. An invalid prefix matches any address.
 type matcher struct {
 	Match
 	src, dst netip.Prefix
@@ -164,8 +165,8 @@ func parseMatches(ms []Match) ([]matcher, error) {
 	return all, nil
 }
 
-// parsePrefixOrAny takes the empty string for any address, as which it
-// returns the zero Prefix.
+// parsePrefixOrAny is parsePrefixOrAddr, but returns the zero Prefix for an empty
+// string, which stands for any address.
 func parsePrefixOrAny(s string) (netip.Prefix, error) {
 	if s == "" {
 		return netip.Prefix{}, nil

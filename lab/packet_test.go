@@ -71,8 +71,8 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// Whatever comes along the wire, parsing ends without a panic, and ports belong
-// to TCP and UDP only.
+// Whatever a frame contains, parsing ends without a panic, and only TCP and UDP have
+// ports.
 func FuzzParseFrame(f *testing.F) {
 	f.Add(tcpFrame(netip.MustParseAddrPort("192.0.0.80:4001"), netip.MustParseAddrPort("192.0.0.81:7001")))
 	f.Add(tcpFrame(netip.MustParseAddrPort("[fd00::80]:4001"), netip.MustParseAddrPort("[fd00::81]:7001")))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -21,9 +20,9 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// pathLab is a host and a world of others, each in a network of its own, of
-// 240.0.0.0/4, which RFC 1112 reserves and nobody routes. The wire drops what a
-// test says.
+// pathLab returns a host and a world of others, each in a network of its own. The
+// networks are in 240.0.0.0/4, which RFC 1112 reserves and which is not routed
+// anywhere. The wire drops what a test says.
 //
 //	a ── wire ── world (240.n.0.1 for n from 1 to 60)
 func pathLab(t *testing.T, drop ...lab.Match) *lab.Network {
@@ -40,7 +39,7 @@ func pathLab(t *testing.T, drop ...lab.Match) *lab.Network {
 				Routes: []lab.Route{{To: "240.0.0.0/4", Via: "192.0.0.80"}},
 				Role:   "path",
 			},
-			"world": {On: lab.On{"wire": "192.0.0.80/24 " + strings.Join(networks, " ")}, Role: "world"},
+			"world": {On: lab.On{"wire": "192.0.0.80/24 " + strings.Join(networks, " ")}, Role: "plain"},
 		},
 	})
 	listen(t, n, "world", ":7001")
@@ -51,10 +50,10 @@ func pathWire(drop ...lab.Match) lab.Wire {
 	return lab.Wire{Delay: 10 * time.Millisecond, Drop: drop}
 }
 
-// far is the host of network n.
+// far returns the host of network n.
 func far(n int) string { return fmt.Sprintf("240.%d.0.1", n) }
 
-// fromListenPort is what a path drops that does not like a listening port.
+// fromListenPort matches what is dropped by a path that blocks the listening port.
 var fromListenPort = lab.Match{SrcPort: listenPort}
 
 const listenPort = 4001
@@ -82,14 +81,14 @@ func (d *pathDial) failed(err error) {
 	d.Timeout = errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// pathState is what a transport says of itself.
+// pathState is what a transport reports about itself.
 type pathState struct {
 	Stats      reuseport.Stats
 	Log        string
 	Goroutines int
 }
 
-// pathPeer is a host with a transport that can be made anew.
+// pathPeer is a host whose transport can be replaced.
 type pathPeer struct {
 	transport *reuseport.Transport
 	log       lockedBuffer
@@ -103,32 +102,7 @@ func pathRole(p *lab.Process) error {
 	return errors.Join(p.Serve(), h.transport.Shutdown(context.Background()))
 }
 
-// worldRole accepts and tells each connection where it came from.
-func worldRole(p *lab.Process) error {
-	lab.Handle(p, "listen", func(ctx context.Context, addr string) (string, error) {
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			return "", err
-		}
-		context.AfterFunc(ctx, func() { l.Close() })
-		go tellWorld(l)
-		return l.Addr().String(), nil
-	})
-	return p.Serve()
-}
-
-func tellWorld(l net.Listener) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		_, _ = io.WriteString(c, c.RemoteAddr().String()) // a hedge that lost may be gone
-		c.Close()
-	}
-}
-
-// open makes a transport that listens on the port, with the HedgeDelay.
+// open makes a transport that listens on the given port.
 func (h *pathPeer) open(_ context.Context, o pathOpen) (string, error) {
 	h.transport = &reuseport.Transport{
 		HedgeDelay: o.HedgeDelay,
@@ -158,7 +132,7 @@ func (h *pathPeer) dial(ctx context.Context, d pathDials) ([]pathDial, error) {
 		one := func() { dials[i] = h.dialOne(ctx, to, d.Timeout) }
 		if d.AtOnce {
 			wg.Go(one)
-			time.Sleep(time.Millisecond) // so that not all deadlines come at one moment
+			time.Sleep(time.Millisecond) // so that the deadlines do not all end at once
 		} else {
 			one()
 		}
@@ -167,7 +141,7 @@ func (h *pathPeer) dial(ctx context.Context, d pathDials) ([]pathDial, error) {
 	return dials, nil
 }
 
-// dialOne dials, reads what the other side tells and closes.
+// dialOne dials, reads what the other side sends, and closes.
 func (h *pathPeer) dialOne(ctx context.Context, to string, timeout time.Duration) pathDial {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -195,7 +169,7 @@ func withPort(addr string) string {
 	return addr + ":7001"
 }
 
-// lockedBuffer is a log that is written while it is read.
+// lockedBuffer is a log that may be read while it is written.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -251,7 +225,7 @@ func statePath(t *testing.T, n *lab.Network) pathState {
 	return s
 }
 
-// pathIs checks the state of the one path.
+// pathIs demands exactly one path, in the given state.
 func pathIs(t *testing.T, n *lab.Network, want reuseport.PathState) {
 	t.Helper()
 	paths := statePath(t, n).Stats.Paths
@@ -260,10 +234,10 @@ func pathIs(t *testing.T, n *lab.Network, want reuseport.PathState) {
 	}
 }
 
-// TestPathDropsListenPort: the first dial costs little more than HedgeDelay,
-// a second one to the same host nothing, those to other hosts ever less; with 24
-// networks the path is blocked and all dials are plain. Once it lets the port
-// through again, reuse is back within 30 s of the last probe.
+// TestPathDropsListenPort follows a path that drops the listening port. The first
+// dial costs little more than HedgeDelay, a second one to the same host nothing, and
+// those to other hosts ever less. After 24 networks the path is blocked and all dials
+// are plain. When the path is healed, reuse is back within 30 s of the last probe.
 func TestPathDropsListenPort(t *testing.T) {
 	t.Parallel()
 	n := pathLab(t, fromListenPort)
@@ -304,7 +278,7 @@ func blockPath(t *testing.T, n *lab.Network) {
 	}
 }
 
-// healPath lets the port through and dials until it is used.
+// healPath lets the port through and dials until reuse is back.
 func healPath(t *testing.T, n *lab.Network) {
 	t.Helper()
 	if err := n.SetWire("wire", pathWire()); err != nil {
@@ -327,7 +301,7 @@ func healPath(t *testing.T, n *lab.Network) {
 	}
 }
 
-// dead are hosts that answer nothing.
+// dead returns hosts that answer nothing.
 func dead(count int) (hosts []string, drop lab.Match) {
 	for i := range count {
 		hosts = append(hosts, fmt.Sprintf("240.200.%d.%d", i/250, i%250+1))
@@ -335,7 +309,7 @@ func dead(count int) (hosts []string, drop lab.Match) {
 	return hosts, lab.Match{Dst: "240.200.0.0/16"}
 }
 
-// synsTo counts the SYNs on the wire by source port.
+// synsTo counts the SYNs on the wire, by source port and in all.
 func synsTo(t *testing.T, n *lab.Network) (byPort map[uint16]int, all int) {
 	t.Helper()
 	l, err := n.Log("wire")
@@ -353,8 +327,8 @@ func synsTo(t *testing.T, n *lab.Network) (byPort map[uint16]int, all int) {
 	return byPort, all
 }
 
-// deadDials dials a thousand dead hosts at once and returns the SYNs. 2.6 s are
-// three SYNs for each: the kernel repeats after 1.03 and 2.06 s.
+// deadDials dials a thousand dead hosts at once and returns the SYNs. In 2.6 s each
+// dial sends three: the kernel repeats a SYN after 1.03 and 2.06 s.
 func deadDials(t *testing.T, n *lab.Network, hosts []string, use reuseport.PortUse) (byPort map[uint16]int, all int) {
 	t.Helper()
 	if err := n.ClearLog("wire"); err != nil {
@@ -368,17 +342,17 @@ func deadDials(t *testing.T, n *lab.Network, hosts []string, use reuseport.PortU
 	return synsTo(t, n)
 }
 
-// TestHedgeBudget: to dead hosts a proven path sends exactly the SYNs of plain
-// dials, an unproven one at most those of 32 hedges more, and of one for each 5 s.
+// TestHedgeBudget dials dead hosts. A proven path must send exactly the SYNs of plain
+// dials. An unproven one may add those of 32 hedges, and of one more per 5 s.
 func TestHedgeBudget(t *testing.T) {
 	hosts, drop := dead(1000)
 	n := pathLab(t, drop)
 	openPath(t, n, pathOpen{Port: listenPort + 1})
 	idle := statePath(t, n).Goroutines
 	byPort, unproven := deadDials(t, n, hosts, reuseport.PreferReuse)
-	fromShared := byPort[listenPort+1]
-	if hedges := len(byPort) - 1; hedges > 33 || unproven-fromShared > 33*3 {
-		t.Errorf("%d hedges sent %d SYNs, want at most 33 and those of 33 dials", hedges, unproven-fromShared)
+	fromListening := byPort[listenPort+1]
+	if hedges := len(byPort) - 1; hedges > 33 || unproven-fromListening > 33*3 {
+		t.Errorf("%d hedges sent %d SYNs, want at most 33 and those of 33 dials", hedges, unproven-fromListening)
 	}
 	time.Sleep(200 * time.Millisecond) // for the last connect
 	if after := statePath(t, n).Goroutines; after > idle+5 {
@@ -399,8 +373,9 @@ func TestHedgeBudget(t *testing.T) {
 	t.Logf("1000 dials to dead hosts: plain %d SYNs, proven path %d, unproven path %d", plain, proven, unproven)
 }
 
-// TestHostilePeers: twenty hosts, each in a network of its own, swallow what comes
-// from our port, before anybody has answered it. The others are dialed from it.
+// TestHostilePeers lets twenty hosts, each in a network of its own, swallow what
+// comes from our listening port before any other host has answered it. The others
+// must still be dialed from it.
 func TestHostilePeers(t *testing.T) {
 	t.Parallel()
 	var hostile, honest []string
@@ -435,7 +410,7 @@ func TestHostilePeers(t *testing.T) {
 	}
 }
 
-// TestHedgeOutcomes: what a hedge must not do, and what else it may bring.
+// TestHedgeOutcomes shows when a dial is not hedged, and how a hedge can end.
 func TestHedgeOutcomes(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -446,13 +421,13 @@ func TestHedgeOutcomes(t *testing.T) {
 	}{
 		"RequireReuse is not hedged": {
 			fromListenPort, 100 * time.Millisecond,
-			pathDials{To: []string{far(1)}, Use: reuseport.RequireReuse, Timeout: time.Second}, onlyShared,
+			pathDials{To: []string{far(1)}, Use: reuseport.RequireReuse, Timeout: time.Second}, onlyListeningPort,
 		},
-		"a negative HedgeDelay is never": {
-			fromListenPort, -1, pathDials{To: []string{far(1)}, Timeout: 1500 * time.Millisecond}, onlyShared,
+		"a negative HedgeDelay means none": {
+			fromListenPort, -1, pathDials{To: []string{far(1)}, Timeout: 1500 * time.Millisecond}, onlyListeningPort,
 		},
 		"a private address is not hedged": {
-			fromListenPort, 100 * time.Millisecond, pathDials{To: []string{"10.99.0.1"}, Timeout: time.Second}, onlyShared,
+			fromListenPort, 100 * time.Millisecond, pathDials{To: []string{"10.99.0.1"}, Timeout: time.Second}, onlyListeningPort,
 		},
 		"a refusal of the hedge is the answer": {
 			lab.Match{SrcPort: listenPort}, 200 * time.Millisecond,
@@ -477,7 +452,7 @@ func TestHedgeOutcomes(t *testing.T) {
 	}
 }
 
-func onlyShared(t *testing.T, d pathDial, ports map[uint16]int) {
+func onlyListeningPort(t *testing.T, d pathDial, ports map[uint16]int) {
 	t.Helper()
 	if d.Err == "" || len(ports) != 1 || ports[listenPort] == 0 {
 		t.Errorf("%+v, SYNs by port %v, want none but from the listening port", d, ports)
@@ -491,8 +466,8 @@ func refusedSoon(t *testing.T, d pathDial, ports map[uint16]int) {
 	}
 }
 
-// bothConnected: the head start is shorter than the round trip, so that both
-// dials send, and the listening port's is the result.
+// bothConnected expects both dials to send, since the head start is shorter than the
+// round trip, and the one from the listening port to be the result.
 func bothConnected(t *testing.T, d pathDial, ports map[uint16]int) {
 	t.Helper()
 	if d.Err != "" || !d.Reused || len(ports) != 2 {

@@ -8,19 +8,20 @@ import (
 	"strings"
 )
 
-// maxName is the longest interface name the kernel takes (IFNAMSIZ - 1).
+// maxName is the length of the longest interface name that the kernel accepts
+// (IFNAMSIZ - 1).
 const maxName = 15
 
-// cable is a veth pair to be laid, from a host to another one, to a wire, or
-// (a stub) to nowhere.
+// cable is a veth pair from a host to another host, to a wire, or (a stub) to
+// nowhere.
 type cable struct {
-	name string // link or wire: the interface name at each host
-	a, b string // hosts; b is empty at a wire and for a stub
+	name string // of the link or wire, and of the interface at each host
+	a, b string // hosts; b is empty for a wire and for a stub
 	wire bool
 }
 
-// plan checks a topology and lists its cables, in an order that depends on
-// the description only.
+// plan checks a topology and returns its cables, in an order that depends only on the
+// description.
 func plan(t Topology) ([]cable, error) {
 	for name, w := range t.Wires {
 		if err := checkWire(w); err != nil {
@@ -53,7 +54,7 @@ func cables(t Topology) ([]cable, error) {
 	return laid, nil
 }
 
-// ends lists the hosts on each link and wire, sorted.
+// ends returns the hosts on each link and wire, sorted.
 func ends(t Topology) map[string][]string {
 	on := map[string][]string{}
 	for _, name := range slices.Sorted(maps.Keys(t.Hosts)) {
@@ -90,7 +91,7 @@ func checkHost(h Host) error {
 // checkBorder checks the NAT or firewall of a host.
 func checkBorder(h Host) error {
 	if h.NAT != nil && h.Firewall != nil {
-		return fmt.Errorf("has a NAT and a firewall: a NAT filters by itself")
+		return fmt.Errorf("has both a NAT and a firewall, but a NAT filters by itself")
 	}
 	b, ok := borderOf(h)
 	if !ok {
@@ -100,7 +101,7 @@ func checkBorder(h Host) error {
 		return fmt.Errorf("its outside %q is none of its links", b.outside)
 	}
 	if b.unsolicited < Drop || b.unsolicited > Reset {
-		return fmt.Errorf("no way %d to treat the unsolicited", b.unsolicited)
+		return fmt.Errorf("no unsolicited behaviour %d", b.unsolicited)
 	}
 	return checkNAT(b.nat)
 }
@@ -117,10 +118,10 @@ func checkNAT(n *NAT) error {
 	return nil
 }
 
-// border is what NAT and Firewall have in common.
+// border holds what NAT and Firewall have in common.
 type border struct {
 	outside     string
-	addrs       []netip.Prefix // there
+	addrs       []netip.Prefix // of the outside interface
 	unsolicited Unsolicited
 	nat         *NAT // nil = firewall
 }
@@ -141,12 +142,12 @@ func borderOf(h Host) (border, bool) {
 
 func (h Host) forwards() bool { return h.Forward || h.NAT != nil || h.Firewall != nil }
 
-// parsePrefixes parses addresses with prefix length, parted by spaces.
+// parsePrefixes parses addresses with prefix lengths, separated by spaces.
 func parsePrefixes(s string) ([]netip.Prefix, error) {
 	return parseEach(s, netip.ParsePrefix)
 }
 
-// parseAddrs parses addresses parted by spaces.
+// parseAddrs parses addresses separated by spaces.
 func parseAddrs(s string) ([]netip.Addr, error) {
 	return parseEach(s, netip.ParseAddr)
 }
@@ -163,7 +164,7 @@ func parseEach[T any](s string, parse func(string) (T, error)) ([]T, error) {
 	return all, nil
 }
 
-// parsePrefixOrAddr takes "10.0.0.0/8" as well as "10.1.2.3".
+// parsePrefixOrAddr accepts both "10.0.0.0/8" and "10.1.2.3".
 func parsePrefixOrAddr(s string) (netip.Prefix, error) {
 	if strings.Contains(s, "/") {
 		return netip.ParsePrefix(s)

@@ -11,15 +11,15 @@ import (
 	"sync"
 )
 
-// Role is what a host does. It runs as the host's process, says with [Handle]
-// what it can be asked for and then calls [Process.Serve]. The host passes if
-// Role returns nil; a test fails if one of its hosts does not pass.
+// Role is what a host does. It runs as the host's process, defines operations with
+// [Handle] and then calls [Process.Serve]. The host passes if Role returns nil. A
+// test fails if one of its hosts does not pass.
 type Role func(p *Process) error
 
 // Roles are roles by name, see [Host.Role].
 type Roles map[string]Role
 
-// Process is a host seen from the inside.
+// Process is a host as its own role sees it.
 type Process struct {
 	name     string
 	ctx      context.Context
@@ -33,7 +33,7 @@ type Process struct {
 
 type handler func(ctx context.Context, in json.RawMessage) (any, error)
 
-// request is one line to a process, reply one line from it.
+// request is one line to a process; reply is one line from it.
 type (
 	request struct {
 		ID  int             `json:"id,omitempty"`
@@ -50,7 +50,7 @@ type (
 	}
 )
 
-// errParentGone ends a process whose test died without a word.
+// errParentGone ends a process whose test died without telling it.
 var errParentGone = errors.New("lab: the parent is gone")
 
 func newProcess(name string, in io.Reader, out io.Writer) *Process {
@@ -58,16 +58,16 @@ func newProcess(name string, in io.Reader, out io.Writer) *Process {
 	return &Process{name: name, ctx: ctx, stop: stop, in: in, out: out, handlers: map[string]handler{}}
 }
 
-// Name is the host's name in the topology.
+// Name returns the host's name in the topology.
 func (p *Process) Name() string { return p.name }
 
-// Context ends when the test does.
+// Context returns a context that ends when the test does.
 func (p *Process) Context() context.Context { return p.ctx }
 
-// Handle lets the test ask for op with [Network.Call]. What fn takes and
-// returns travels as JSON; its error as a [RemoteError]. fn runs in a goroutine
-// of its own and its context ends with the test, so it may wait. All ops of a
-// host are handled before Serve.
+// Handle defines op, which the test runs with [Network.Call]. The argument and the
+// result of fn are sent as JSON, its error as a [RemoteError]. fn runs on a goroutine
+// of its own and may block; its context ends with the test. All operations must be
+// defined before Serve.
 func Handle[In, Out any](p *Process, op string, fn func(ctx context.Context, in In) (Out, error)) {
 	p.handlers[op] = func(ctx context.Context, raw json.RawMessage) (any, error) {
 		var in In
@@ -78,8 +78,8 @@ func Handle[In, Out any](p *Process, op string, fn func(ctx context.Context, in 
 	}
 }
 
-// Serve answers what the test asks for until the test is over, waits for the
-// functions given to Handle, and returns nil.
+// Serve runs the operations that the test calls until the test is over, waits for
+// those that are still running, and returns nil.
 func (p *Process) Serve() error {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -107,7 +107,7 @@ func (p *Process) answer(req request) {
 	} else {
 		err = p.send(reply{ID: req.ID, Out: out})
 	}
-	if err != nil { // the parent will find its call unanswered, and see why here
+	if err != nil { // the parent's call stays unanswered; this says why
 		fmt.Fprintf(os.Stderr, "%s: answering %s: %v\n", p.name, req.Op, err)
 	}
 }
@@ -124,7 +124,7 @@ func (p *Process) handle(req request) (json.RawMessage, error) {
 	return json.Marshal(out)
 }
 
-// finish says how the role ended; it is the process's last word.
+// finish reports how the role ended. It is the last thing the process sends.
 func (p *Process) finish(err error) error {
 	if err != nil {
 		return errors.Join(err, p.send(reply{Err: remoteError(err)}))

@@ -41,7 +41,7 @@ func (s *session) read(out io.ReadCloser) {
 	for {
 		var r reply
 		if err := readLine(lines, &r); err != nil {
-			return // the end of the process, told by wait
+			return // the process has ended; wait tells how
 		}
 		s.take(r)
 	}
@@ -52,7 +52,7 @@ func (s *session) take(r reply) {
 	defer s.mu.Unlock()
 	switch {
 	case r.ID != 0:
-		s.waiting[r.ID] <- r // has room for the one reply
+		s.waiting[r.ID] <- r // does not block: each call has one reply
 		delete(s.waiting, r.ID)
 	case r.Ready && !s.serving:
 		s.serving = true
@@ -64,7 +64,7 @@ func (s *session) take(r reply) {
 	}
 }
 
-// waitReady waits until the process serves or its role is done.
+// waitReady waits until the process serves or its role has ended.
 func (s *session) waitReady(ctx context.Context) error {
 	select {
 	case <-s.ready:
@@ -123,12 +123,13 @@ func (s *session) unpack(op string, r reply, out any) error {
 func (s *session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A process that is gone already has given its verdict, or owes it: wait tells.
+	// A process that has ended has sent its verdict, or failed to: wait reports
+	// either.
 	_ = writeLine(s.in, request{End: true})
 	_ = s.in.Close()
 }
 
-// wait waits for the last word of the process.
+// wait waits until the process has sent its verdict.
 func (s *session) wait(ctx context.Context) error {
 	select {
 	case <-s.ended:
@@ -138,7 +139,7 @@ func (s *session) wait(ctx context.Context) error {
 	}
 }
 
-// verdict is nil only if the process said itself that it passed.
+// verdict returns nil only if the process itself said that it passed.
 func (s *session) verdict() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// startKeeper starts the keeper in namespaces of its own: as root with plain
-// ones, otherwise, or where root lacks the right, inside a user namespace.
+// startKeeper starts the keeper in namespaces of its own. Root uses plain ones; other
+// users, and root without the right to make them, use a user namespace.
 func startKeeper(in, out *os.File, pipes []*os.File, log io.Writer) (*exec.Cmd, error) {
 	var err error
 	for _, flags := range keeperFlags(os.Geteuid()) {
@@ -21,13 +21,13 @@ func startKeeper(in, out *os.File, pipes []*os.File, log io.Writer) (*exec.Cmd, 
 			return cmd, nil
 		}
 	}
-	if errors.Is(err, syscall.EINVAL) { // no such kind of namespace
+	if errors.Is(err, syscall.EINVAL) { // this kind of namespace does not exist
 		err = errors.Join(err, syscall.ENOSYS)
 	}
 	return nil, fmt.Errorf("starting in new namespaces: %w", err)
 }
 
-// keeperFlags lists the sets of namespaces to try, best first.
+// keeperFlags returns the sets of namespaces to try, best first.
 func keeperFlags(euid int) []uintptr {
 	const plain = syscall.CLONE_NEWNET | syscall.CLONE_NEWPID
 	if euid != 0 {
@@ -45,8 +45,8 @@ func keeperAttr(flags uintptr) *syscall.SysProcAttr {
 	return attr
 }
 
-// refusal marks the errors by which a kernel refuses namespaces or what fills
-// them: no permission, no quota, /proc/sys not writable, not compiled in.
+// refusal marks the errors with which a kernel refuses namespaces or what they need:
+// no permission, no quota, /proc/sys not writable, not compiled in.
 func refusal(err error) error {
 	for _, no := range []error{
 		syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS, syscall.EROFS, syscall.ENOSYS,

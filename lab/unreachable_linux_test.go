@@ -15,14 +15,15 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// TestUnreachableCostsOneDial: no route, or a neighbour that does not answer, is the
-// answer of the dial: one socket, the errno, no second try from another port.
+// TestUnreachableCostsOneDial wants a missing route, or a neighbour that does not
+// answer, to end the dial at once: one socket, the errno, and no second try from
+// another port.
 func TestUnreachableCostsOneDial(t *testing.T) {
 	t.Parallel()
 	n := lab.Start(t, one("unreached"))
 	for addr, want := range map[string]string{
 		"/ip4/192.0.0.99/tcp/1": "no route: 1 socket",     // beyond the host's only network
-		"/ip4/10.1.0.99/tcp/1":  "no neighbour: 1 socket", // on it, and nobody is there
+		"/ip4/10.1.0.99/tcp/1":  "no neighbour: 1 socket", // on it, but not there
 	} {
 		got, err := lab.Call[string](t.Context(), n, "a", "dial", addr)
 		if err != nil || got != want {
@@ -31,7 +32,7 @@ func TestUnreachableCostsOneDial(t *testing.T) {
 	}
 }
 
-// unreached is a host that listens and dials what cannot be reached.
+// unreached is a host that listens and dials hosts that cannot be reached.
 func unreached(p *lab.Process) error {
 	var sockets atomic.Int64
 	tr := reuseport.Transport{Control: func(string, string, syscall.RawConn) error { sockets.Add(1); return nil }}
@@ -64,7 +65,7 @@ func unreached(p *lab.Process) error {
 	return errors.Join(p.Serve(), tr.Shutdown(p.Context()))
 }
 
-// rejected is what became of a dial or a punch that fails.
+// rejected is the result of a dial or a punch that fails.
 type rejected struct {
 	Err                              string
 	NoAddress, TupleInUse, OutOfTime bool // what Err is
@@ -89,11 +90,12 @@ func reject(ctx context.Context, tr *reuseport.Transport, addr string, connect f
 	}, nil
 }
 
-// TestPunchProhibited: a border that answers "administratively prohibited", as RFC
-// 6092 wants it of IPv6 gateways, is one that rejects; the punch goes on.
+// TestPunchProhibited wants a border that answers "administratively prohibited", as
+// RFC 6092 demands of IPv6 gateways, to count as one that rejects: the punch goes on.
 func TestPunchProhibited(t *testing.T) {
 	t.Parallel()
-	// Without the delay the answer meets a socket that is still in connect, and is ignored.
+	// Without the delay the answer would reach a socket that is still in connect, and
+	// be ignored.
 	near := lab.Wires{"near": {Delay: 5 * time.Millisecond}}
 	n := lab.Start(t, lab.Topology{Wires: near, Hosts: lab.Hosts{
 		"a": {On: lab.On{"near": "10.1.0.2/24 fd01::2/64"}, Via: "10.1.0.1 fd01::1", Role: "unreached"},
@@ -109,7 +111,8 @@ func TestPunchProhibited(t *testing.T) {
 	}
 }
 
-// TestNoAddress: a host that has lost its IPv6 addresses says so; no 4-tuple is in use.
+// TestNoAddress wants the error of a host without IPv6 addresses to say so, and not
+// that the 4-tuple is in use.
 func TestNoAddress(t *testing.T) {
 	t.Parallel()
 	n := lab.Start(t, one("unreached"))

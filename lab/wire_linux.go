@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// maxLog bounds a wire's log; what comes later is counted.
+	// maxLog bounds a wire's log. Later packets are only counted.
 	maxLog = 1 << 17
 
-	// queueLen is how many frames of one host can be on their way.
+	// queueLen is how many frames of one host may be on their way.
 	queueLen = 4096
 )
 
@@ -30,8 +30,8 @@ type wire struct {
 	missed int
 }
 
-// port is one host's end. Its frames cross in order, whatever the jitter: one
-// goroutine takes them in, another lets them out one by one when they are due.
+// port is one host's end. Its frames stay in order, whatever the jitter: one
+// goroutine receives them, and another delivers them one by one when they are due.
 type port struct {
 	wire  *wire
 	host  string
@@ -67,7 +67,7 @@ func (w *wire) set(cond Wire) error {
 	return nil
 }
 
-// plug adds the keeper's interface far, whose other end is host's.
+// plug adds the keeper's interface far, whose other end belongs to host.
 func (w *wire) plug(host, far string, hostMAC net.HardwareAddr) error {
 	file, err := openPort(far)
 	if err != nil {
@@ -107,7 +107,7 @@ func (p *port) receive() {
 	}
 }
 
-// take decides what becomes of a frame and records it.
+// take decides what happens to a frame and records it.
 func (w *wire) take(from *port, buf []byte, now time.Time) (transit, bool) {
 	frame := buf[vnetHdrLen:]
 	t := transit{frame: slices.Clone(buf), due: now, to: w.route(from, frame)}
@@ -135,7 +135,7 @@ func jitter(most time.Duration) time.Duration {
 	return rand.N(most)
 }
 
-// record keeps p while there is room. The caller holds w.mu.
+// record stores p while there is room. The caller holds w.mu.
 func (w *wire) record(p Packet) *Packet {
 	if len(w.log) >= maxLog {
 		w.missed++
@@ -145,8 +145,8 @@ func (w *wire) record(p Packet) *Packet {
 	return &p
 }
 
-// route finds the ports that a frame goes to: the one with its destination
-// address, or all others for a multicast or broadcast.
+// route returns the ports that a frame goes to: the one with its destination address,
+// or all others for a multicast or broadcast.
 func (w *wire) route(from *port, frame []byte) []*port {
 	dst := net.HardwareAddr(frame[:6])
 	var to []*port

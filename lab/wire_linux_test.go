@@ -10,34 +10,8 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// pair is the smallest network with a wire.
-//
-//	r ── wire ── s
-func pair(t *testing.T, wire lab.Wire) *lab.Network {
-	t.Helper()
-	return lab.Start(t, lab.Topology{
-		Wires: lab.Wires{"wire": wire},
-		Hosts: lab.Hosts{
-			"r": {On: lab.On{"wire": "192.0.0.80/24 fd00::80/64"}, Role: "plain"},
-			"s": {On: lab.On{"wire": "192.0.0.81/24 fd00::81/64"}, Role: "plain"},
-		},
-	})
-}
-
-func packets(t *testing.T, n *lab.Network) lab.Log {
-	t.Helper()
-	log, err := n.Log("wire")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if log.Missed != 0 {
-		t.Fatalf("the log missed %d packets", log.Missed)
-	}
-	return log
-}
-
-// sendFlood sends count datagrams from r to s, where nobody listens, and
-// returns how the wire treated them.
+// sendFlood sends count datagrams from r to a closed port of s and returns how the
+// wire treated them.
 func sendFlood(t *testing.T, n *lab.Network, count int, pause time.Duration) []lab.Packet {
 	t.Helper()
 	if err := n.Call(t.Context(), "r", "flood", floodOf{"192.0.0.81:9", count, pause}, nil); err != nil {
@@ -67,9 +41,9 @@ func delays(sent []lab.Packet) []time.Duration {
 	return all
 }
 
-// No frame is early, and the median is at most 50 ms late, on a machine that
-// has better things to do too. The frames are spread over a second, so that no
-// single pause of the machine decides.
+// No frame may be early, and the median may be at most 50 ms late, even on a busy
+// machine. The frames are spread over a second, so that one pause of the machine does
+// not decide.
 func TestWireDelay(t *testing.T) {
 	t.Parallel()
 	const delay, late = 100 * time.Millisecond, 50 * time.Millisecond
@@ -91,8 +65,9 @@ func TestWireDelay(t *testing.T) {
 	}
 }
 
-// The median says it: one frame that is late proves no jitter on a busy machine. Of
-// 40 even draws it lies below a sixth of the range less than once in a million.
+// The median decides, since on a busy machine one late frame does not prove jitter.
+// The median of 40 evenly distributed values lies below a sixth of the range less
+// than once in a million.
 func TestWireJitter(t *testing.T) {
 	t.Parallel()
 	const delay, jitter = 20 * time.Millisecond, 30 * time.Millisecond
@@ -112,7 +87,7 @@ func TestWireKeepsOrder(t *testing.T) {
 	}
 }
 
-// The number lost is within five standard deviations of what was asked for.
+// The number of lost frames is within five standard deviations of the expected one.
 func TestWireLoss(t *testing.T) {
 	t.Parallel()
 	const count, low, high = 2000, 403, 597 // 500 expected, deviation 19.4
@@ -128,7 +103,7 @@ func TestWireLoss(t *testing.T) {
 	}
 }
 
-// A path that drops SYNs from one port, until it is healed.
+// A path drops SYNs from one port until it is healed.
 func TestWireDrop(t *testing.T) {
 	t.Parallel()
 	n := pair(t, lab.Wire{Drop: []lab.Match{{SYN: true, SrcPort: 4001}}})
@@ -152,8 +127,8 @@ func TestWireDrop(t *testing.T) {
 	wantDial(t, n, "r", ":4001", "192.0.0.81:7001", nil) // healed
 }
 
-// Data arrives as it was sent though its checksums are left to the wire, and
-// each log entry is one segment.
+// Data arrives intact although its checksums are left to the wire, and each log entry
+// is one segment.
 func TestWireStream(t *testing.T) {
 	t.Parallel()
 	n := pair(t, lab.Wire{Delay: time.Millisecond, Loss: 0.01})
@@ -178,7 +153,8 @@ func TestWireStream(t *testing.T) {
 	}
 }
 
-// The log tells who sent what when, lost or not, and forgets when told to.
+// The log shows who sent what and when, lost or not, and is empty after it is
+// cleared.
 func TestWireLog(t *testing.T) {
 	t.Parallel()
 	n := pair(t, lab.Wire{})

@@ -2,7 +2,7 @@ package lab
 
 import "testing"
 
-// A full log keeps what it has and counts the rest, until it is cleared.
+// A full log keeps its packets and counts further ones until it is cleared.
 func TestLogIsBounded(t *testing.T) {
 	w := &wire{log: make([]*Packet, 0, maxLog)}
 	for range maxLog + 3 {

@@ -11,25 +11,25 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// errHurt marks what a probe found. Any other error is a fault of the test.
-var errHurt = errors.New("wound")
+// errWound marks a fault that a probe found. Any other error is a fault of the test.
+var errWound = errors.New("wound")
 
-// TestWounds probes what go-libp2p's p2p/net/reuseport v0.51 is known to get
-// wrong, in that package and in ours: there the probe finds the wound, here it
-// does not. Should a later go-libp2p heal one, its row says so by failing.
+// TestWounds probes known faults of go-libp2p's p2p/net/reuseport v0.51, in that
+// package and in ours. The probe must find the fault there and not here. If a later
+// go-libp2p mends one, its row fails.
 func TestWounds(t *testing.T) {
 	t.Parallel()
 	for name, probe := range map[string]func(t *testing.T, role string) error{
-		"a refused dial sends two SYNs":               probeRefusedTwice,
-		"a dial connects to itself":                   probeSelfConnection,
-		"link-local is undialable beside loopback":    probeLinkLocal,
-		"two transports share a port unnoticed":       probeSilentSharing,
-		"the source look-up takes longer by the link": probeManyLinks,
+		"a refused dial sends two SYNs":                probeRefusedTwice,
+		"a dial connects to itself":                    probeSelfConnection,
+		"link-local is undialable beside loopback":     probeLinkLocal,
+		"two transports share a port unnoticed":        probeSilentSharing,
+		"the source look-up slows down with each link": probeManyLinks,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if err := probe(t, "libp2p"); !errors.Is(err, errHurt) {
-				t.Errorf("go-libp2p: %v, want the wound", err)
+			if err := probe(t, "libp2p"); !errors.Is(err, errWound) {
+				t.Errorf("go-libp2p: %v, want the fault", err)
 			}
 			if err := probe(t, "ours"); err != nil {
 				t.Errorf("here: %v", err)
@@ -38,7 +38,7 @@ func TestWounds(t *testing.T) {
 	}
 }
 
-// probeRefusedTwice counts the SYNs of a dial to a port where nobody listens.
+// probeRefusedTwice counts the SYNs of a dial to a closed port.
 func probeRefusedTwice(t *testing.T, role string) error {
 	n := lab.Start(t, lab.Topology{
 		Wires: lab.Wires{"wire": {}},
@@ -52,19 +52,19 @@ func probeRefusedTwice(t *testing.T, role string) error {
 		return fmt.Errorf("dialing a closed port: %v, want ECONNREFUSED", err)
 	}
 	if syns := packets(t, n).SYNs(); len(syns) != 1 {
-		return fmt.Errorf("%w: %d SYNs: %v", errHurt, len(syns), syns)
+		return fmt.Errorf("%w: %d SYNs: %v", errWound, len(syns), syns)
 	}
 	return nil
 }
 
-// probeSelfConnection dials the one address that a transport listens on.
+// probeSelfConnection dials the only address that a transport listens on.
 func probeSelfConnection(t *testing.T, role string) error {
 	n := lab.Start(t, lab.Topology{Hosts: lab.Hosts{"h": {Role: role}}})
 	const own = "/ip4/127.0.0.1/tcp/4001"
 	listen(t, n, "h", own)
 	d, err := dial(t, n, dialTo{Addr: own})
 	if d.Local.Port() == 4001 {
-		return fmt.Errorf("%w: from %v", errHurt, d.Local)
+		return fmt.Errorf("%w: from %v", errWound, d.Local)
 	}
 	return err
 }
@@ -77,7 +77,7 @@ func probeLinkLocal(t *testing.T, role string) error {
 	listen(t, n, "e", ":7001")
 	listen(t, n, "h", "/ip6/::1/tcp/4001")
 	if _, err := dial(t, n, dialTo{Addr: "/ip6zone/east/ip6/fe80::2/tcp/7001"}); err != nil {
-		return fmt.Errorf("%w: %w", errHurt, err)
+		return fmt.Errorf("%w: %w", errWound, err)
 	}
 	return nil
 }
@@ -87,7 +87,7 @@ func probeSilentSharing(t *testing.T, role string) error {
 	listen(t, n, "h", "/ip4/127.0.0.1/tcp/4001")
 	err := n.Call(t.Context(), "h", "second", "/ip4/127.0.0.1/tcp/4001", nil)
 	if err == nil {
-		return fmt.Errorf("%w: both listen", errHurt)
+		return fmt.Errorf("%w: both listen", errWound)
 	}
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("the second one: %v, want EADDRINUSE", err)
@@ -95,20 +95,20 @@ func probeSilentSharing(t *testing.T, role string) error {
 	return nil
 }
 
-// probeManyLinks compares dials from a host with 202 links to dials from one
-// with two. The fast ones are compared: what the machine does meanwhile is in
-// the slow ones.
+// probeManyLinks compares dials from a host with 202 links with dials from one with
+// two. It compares the fast ones, since the slow ones show what else the machine
+// does.
 func probeManyLinks(t *testing.T, role string) error {
 	few, many := fastDial(t, role, 0), fastDial(t, role, 200)
 	t.Logf("%s: %v with 2 links, %v with 202", role, few, many)
 	if many > 4*few {
-		return fmt.Errorf("%w: %v with 2 links, %v with 202", errHurt, few, many)
+		return fmt.Errorf("%w: %v with 2 links, %v with 202", errWound, few, many)
 	}
 	return nil
 }
 
-// fastDial is a tenth percentile of dials from a host that has to look for its
-// source, with more links that lead nowhere.
+// fastDial returns the tenth percentile of the dials from a host that has to look up
+// its source and has stubs further links that lead nowhere.
 func fastDial(t *testing.T, role string, stubs int) time.Duration {
 	t.Helper()
 	h := lab.Host{On: lab.On{"east": "10.1.0.1/24", "west": "10.2.0.1/24"}, Role: role}

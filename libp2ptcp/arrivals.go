@@ -10,13 +10,13 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// ErrPeerFirst says that a dial found its 4-tuple taken by a connection that the
-// peer had just opened, and that this connection now is the host's. The swarm then
-// uses it; without this error hosts that dial each other at one moment would end
-// with two connections, as those on go-libp2p's own transport do (TestMesh).
+// ErrPeerFirst says that a dial found its 4-tuple taken by a connection that the peer
+// had just opened, and that the host now has that connection. The swarm then uses it.
+// Without this error, hosts that dial each other at the same time would end with two
+// connections, as hosts on go-libp2p's own transport do (TestMesh).
 var ErrPeerFirst = errors.New("libp2ptcp: the peer's own connection came first")
 
-// arrivals are the accepted connections that are open, by remote address.
+// arrivals are the open accepted connections, by remote address.
 type arrivals struct {
 	mu   sync.Mutex
 	open map[string]*arrival
@@ -26,13 +26,13 @@ type arrivals struct {
 type arrival struct {
 	tcp *scopedConn
 
-	settled chan struct{} // closed when the host has it, or when it is closed
+	settled chan struct{} // closed when the host has the connection, or when it ends
 	once    sync.Once
-	peer    peer.ID // set before settled is closed; empty if the host never got it
+	peer    peer.ID // set before settled is closed; empty if the host never had the connection
 }
 
-// add enters an accepted connection. A later one from the same address takes the
-// place of an earlier one: the kernel knows that that one is gone.
+// add adds an accepted connection. It replaces an earlier one from the same address,
+// which the kernel has already ended.
 func (s *arrivals) add(c *scopedConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,7 +42,7 @@ func (s *arrivals) add(c *scopedConn) {
 	s.open[key(c.RemoteMultiaddr())] = &arrival{tcp: c, settled: make(chan struct{})}
 }
 
-// remove takes out a connection that is closed.
+// remove removes a closed connection.
 func (s *arrivals) remove(c *scopedConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,24 +60,24 @@ func (s *arrivals) from(raddr ma.Multiaddr) *arrival {
 	return s.open[key(raddr)]
 }
 
-// arrivalGrace is how long an accepted connection may take to be seen here after
-// the dial that it got in the way of has ended: the accept loop has to run once.
+// arrivalGrace is how long to wait for an accepted connection to show up here after
+// it got in the way of a dial: the accept loop has to run once.
 const arrivalGrace = 10 * time.Millisecond
 
-// await returns the open connection from raddr, or nil if none shows up.
+// await is from, but waits up to arrivalGrace for a connection to show up.
 func (s *arrivals) await(raddr ma.Multiaddr) *arrival {
-	const looks = 10
-	for range looks {
+	const tries = 10
+	for range tries {
 		if a := s.from(raddr); a != nil {
 			return a
 		}
-		time.Sleep(arrivalGrace / looks)
+		time.Sleep(arrivalGrace / tries)
 	}
 	return nil
 }
 
-// settle says that the host has the connection, or with an empty p, that it never
-// will. The first call counts.
+// settle records that the host has the connection, or with an empty p that it never
+// will. Only the first call counts.
 func (a *arrival) settle(p peer.ID) {
 	a.once.Do(func() {
 		a.peer = p
@@ -85,8 +85,8 @@ func (a *arrival) settle(p peer.ID) {
 	})
 }
 
-// isFrom waits until it is known whose connection a is and says whether it is p's.
-// A nil a is nobody's.
+// isFrom waits until it is known whose connection a is, and reports whether it is
+// p's. A nil a belongs to no peer.
 func (a *arrival) isFrom(ctx context.Context, p peer.ID) bool {
 	if a == nil {
 		return false
@@ -99,13 +99,13 @@ func (a *arrival) isFrom(ctx context.Context, p peer.ID) bool {
 	}
 }
 
-// drop closes a connection whose handshake is not done, and says whether it did.
+// drop closes a connection whose handshake is not done, and reports whether it did.
 func (a *arrival) drop() bool {
 	select {
 	case <-a.settled:
 		return false
 	default:
-		_ = a.tcp.Close() // its owner, the upgrader, learns of it by its next read
+		_ = a.tcp.Close() // its owner, the upgrader, notices at its next read
 		return true
 	}
 }

@@ -11,13 +11,13 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// scopedConn is a TCP connection, dialed or accepted, whose end gives back what
-// the resource manager lent. The upgrader does that for the connections it hands
-// out, but go-libp2p v0.51 drops without a word those that end between handshake
-// and Accept, and keeps their scopes (TestScopesOfShortConnections).
+// scopedConn is a TCP connection, dialed or accepted, that returns its resources to
+// the resource manager when it closes. The upgrader does so for the connections it
+// hands out. But go-libp2p v0.51 silently drops those that end between handshake and
+// Accept, and keeps their scopes (TestScopesOfShortConnections).
 //
-// SO_LINGER is left alone: reuseport sets it, and its Close delivers and frees the
-// 4-tuple, where go-libp2p's own transport resets the connection.
+// SO_LINGER is left alone: reuseport sets it, and its Close delivers data and frees
+// the 4-tuple, where go-libp2p's own transport resets the connection.
 type scopedConn struct {
 	manet.Conn
 	scope  network.ConnManagementScope
@@ -37,7 +37,8 @@ func (c *scopedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// conn is what the host gets. It tells what it is made of:
+// conn is the connection that the host gets. It gives access to the TCP connection
+// below:
 //
 //	var tcp *reuseport.Conn
 //	if c.As(&tcp) && tcp.Reused() { … } // c is a network.Conn
@@ -53,8 +54,9 @@ var (
 	_ fmt.Stringer     = (*conn)(nil)
 )
 
-// As finds the *reuseport.Conn below, and else what the muxer finds. The connection
-// stays the host's: who reads, writes or closes the *reuseport.Conn breaks it.
+// As finds the *reuseport.Conn below, or else what the muxer finds. The connection
+// still belongs to the host: reading, writing or closing the *reuseport.Conn breaks
+// it.
 func (c *conn) As(target any) bool {
 	if t, ok := target.(**reuseport.Conn); ok && c.tcp != nil {
 		*t = c.tcp
@@ -63,8 +65,8 @@ func (c *conn) As(target any) bool {
 	return c.CapableConn.As(target)
 }
 
-// AcceptStream waits for a stream of the peer. The swarm calls it first when the
-// connection is in its list, which is what used wants to know.
+// AcceptStream waits for a stream of the peer. The swarm calls it first once the
+// connection is in its list, and that is when used must be called.
 func (c *conn) AcceptStream() (network.MuxedStream, error) {
 	if c.used != nil {
 		c.once.Do(c.used)
@@ -72,7 +74,7 @@ func (c *conn) AcceptStream() (network.MuxedStream, error) {
 	return c.CapableConn.AcceptStream()
 }
 
-// Stat returns what the upgrader says, for the swarm.
+// Stat returns the upgrader's statistics, for the swarm.
 func (c *conn) Stat() network.ConnStats {
 	if s, ok := c.CapableConn.(network.ConnStat); ok {
 		return s.Stat()
@@ -80,5 +82,5 @@ func (c *conn) Stat() network.ConnStats {
 	return network.ConnStats{}
 }
 
-// String returns what the upgrader says, for logs.
+// String returns the upgrader's description, for logs.
 func (c *conn) String() string { return fmt.Sprint(c.CapableConn) }

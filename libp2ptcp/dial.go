@@ -19,22 +19,22 @@ func (t *Transport) Dial(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (tr
 	return t.DialWithUpdates(ctx, raddr, p, nil)
 }
 
-// DialWithUpdates connects to raddr and upgrades the connection to p: by Punch
-// under network.WithSimultaneousConnect, which also says who is the client of the
-// handshake, and otherwise by a dial from a listening port, as the PortUse in force
-// says. Once TCP is connected it sends one update, unless updates is full or nil.
+// DialWithUpdates connects to raddr and upgrades the connection to p. Under
+// network.WithSimultaneousConnect it uses Punch, and the context also says which side
+// is the client of the handshake. Otherwise it dials from a listening port, as far as
+// the PortUse in force allows. Once TCP is connected it sends one update, unless
+// updates is full or nil.
 //
 // The port is chosen by reuseport.WithPortUse in ctx, else by the function of
 // WithPortUse, else by the reuseport.Transport. A punch under NewPort is a plain
-// dial. Errors are those of the resource manager, of reuseport (errors.Is finds
-// the errno and the sentinels of that package) and of the upgrader, and
-// ErrPeerFirst.
+// dial. Errors come from the resource manager, from reuseport (errors.Is finds the
+// errno and the sentinels of that package), from the upgrader, or are ErrPeerFirst.
 func (t *Transport) DialWithUpdates(ctx context.Context, raddr ma.Multiaddr, p peer.ID, updates chan<- transport.DialUpdate) (transport.CapableConn, error) {
 	c, err := t.dialOnce(ctx, raddr, p, updates)
 	if punch, _, _ := network.GetSimultaneousConnect(ctx); punch && errors.Is(err, errUpgrade) && ctx.Err() == nil {
-		// The peer's listener may have had the connection before the peer began
-		// its punch, and so both sides the same role. The peer has closed it then
-		// and punches (see yield), and has to be first this time.
+		// If the peer's listener accepted the connection before the peer began its
+		// punch, both sides have the same role. The peer has then closed it and
+		// punches (see yield); this time it has to be first.
 		time.Sleep(turnTime)
 		again, err2 := t.dialOnce(ctx, raddr, p, updates)
 		if err2 == nil {
@@ -45,11 +45,11 @@ func (t *Transport) DialWithUpdates(ctx context.Context, raddr ma.Multiaddr, p p
 	return c, err
 }
 
-// turnTime is how long a host whose punch had the wrong role leaves the turn to the
-// other one.
+// turnTime is how long a host whose punch had the wrong role lets the other one go
+// first.
 const turnTime = 50 * time.Millisecond
 
-// errUpgrade marks the errors of the upgrader.
+// errUpgrade marks errors of the upgrader.
 var errUpgrade = errors.New("libp2ptcp: upgrade")
 
 func (t *Transport) dialOnce(ctx context.Context, raddr ma.Multiaddr, p peer.ID, updates chan<- transport.DialUpdate) (transport.CapableConn, error) {
@@ -59,7 +59,7 @@ func (t *Transport) dialOnce(ctx context.Context, raddr ma.Multiaddr, p peer.ID,
 	}
 	c, err := t.dialInScope(ctx, raddr, p, scope, updates)
 	if err != nil {
-		scope.Done() // may be the second time, which does nothing
+		scope.Done() // a second call does nothing
 		return nil, err
 	}
 	return c, nil
@@ -77,11 +77,11 @@ func (t *Transport) dialInScope(ctx context.Context, raddr ma.Multiaddr, p peer.
 		return nil, errors.Join(fmt.Errorf("dial %s to %s: %w", p, raddr, ErrPeerFirst), tcp.Abort())
 	}
 	notify(updates, raddr)
-	raw := t.settle(tcp, network.DirOutbound, scope)
+	raw := t.prepare(tcp, network.DirOutbound, scope)
 	c, err := t.upgrader.Upgrade(ctx, t, raw, handshakeRole(ctx), p, scope)
 	if err != nil {
-		// The upgrader closes raw on most of its errors, not on all. Either way
-		// it is the error of the upgrade that matters.
+		// The upgrader closes raw on most errors, but not on all. Its error is the
+		// one that matters.
 		_ = raw.Close()
 		return nil, fmt.Errorf("%w: %w", errUpgrade, err)
 	}
@@ -106,7 +106,7 @@ func (t *Transport) connect(ctx context.Context, raddr ma.Multiaddr, p peer.ID) 
 	return c.(*reuseport.Conn), nil // as DialContext says
 }
 
-// punch runs a punch, unless the peer's connection is there already.
+// punch runs a punch, unless the peer's connection is already there.
 func (t *Transport) punch(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (*reuseport.Conn, error) {
 	if _, err := t.yield(ctx, raddr, p); err != nil {
 		return nil, err
@@ -115,23 +115,23 @@ func (t *Transport) punch(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (*
 	if !errors.Is(err, reuseport.ErrTupleInUse) {
 		return c, err
 	}
-	// It may have arrived between the two.
+	// The peer's connection may have arrived in between.
 	if cleared, first := t.yield(ctx, raddr, p); first != nil || !cleared {
 		return nil, errors.Join(first, err)
 	}
 	return t.reuse.Punch(ctx, raddr)
 }
 
-// yieldTime is how long the client of a punch gives the handshake of a connection
-// that came before it.
+// yieldTime is how long the client of a punch gives the handshake of an earlier
+// connection.
 const yieldTime = time.Second
 
-// yield looks for a connection that p opened before we began to punch, and that a
-// listener therefore has accepted, as the server of the handshake. If we were to be
-// the server, or p is not punching but dialing, that is right, and ErrPeerFirst the
-// answer. Otherwise both sides wait for the other's first byte: it is
-// closed, and that is cleared. A connection that the host has is left alone, whoever
-// it belongs to: the address to punch is the peer's word.
+// yield looks for a connection that p opened before we began to punch. A listener has
+// accepted it, so we are the server of its handshake. If that is our role, or if p is
+// dialing and not punching, the connection is good and the error is ErrPeerFirst.
+// Otherwise both sides would wait for the other's first byte, so yield closes it and
+// reports cleared. A connection that the host already has is left alone, whoever its
+// peer is, because the address to punch is only the peer's claim.
 func (t *Transport) yield(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (cleared bool, err error) {
 	a := t.arrivals.from(raddr)
 	if a == nil {
@@ -148,7 +148,7 @@ func (t *Transport) yield(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (c
 	return a.drop(), nil
 }
 
-// portUse says from which port a dial is to leave.
+// portUse returns which port a dial is to leave from.
 func (t *Transport) portUse(ctx context.Context, raddr ma.Multiaddr, p peer.ID) reuseport.PortUse {
 	if t.off {
 		return reuseport.NewPort
@@ -166,7 +166,7 @@ func (t *Transport) portUse(ctx context.Context, raddr ma.Multiaddr, p peer.ID) 
 }
 
 // notify tells the swarm that TCP is connected, so that it holds back its other
-// dials. To skip that costs less than to wait for it.
+// dials. Skipping an update costs less than waiting.
 func notify(updates chan<- transport.DialUpdate, raddr ma.Multiaddr) {
 	select {
 	case updates <- transport.DialUpdate{Kind: transport.UpdateKindHandshakeProgressed, Addr: raddr}:
@@ -174,8 +174,8 @@ func notify(updates chan<- transport.DialUpdate, raddr ma.Multiaddr) {
 	}
 }
 
-// handshakeRole is the role in the security handshake: he who dials is the client.
-// When both dial, the context has it.
+// handshakeRole returns the role in the security handshake: the side that dials is
+// the client. When both dial, the context decides.
 func handshakeRole(ctx context.Context) network.Direction {
 	if punch, isClient, _ := network.GetSimultaneousConnect(ctx); punch && !isClient {
 		return network.DirInbound

@@ -3,10 +3,10 @@
 //
 //	h, err := libp2p.New(libp2p.NoTransports, libp2p.Transport(libp2ptcp.New))
 //
-// Dials leave from a port that the host listens on, listening is exclusive, a
-// close delivers what was written, and hole punching (DCUtR) uses simultaneous
-// open from the listening port and no other.
+// Dials leave from a port that the host listens on, listening is exclusive, a close
+// delivers what was written, and hole punching (DCUtR) uses simultaneous open, only
+// from the listening port.
 //
-// [New] has the parameters and the place of tcp.NewTCPTransport. The README of
-// this module says what changes for a host that comes from there.
+// [New] has the parameters of go-libp2p's tcp.NewTCPTransport and takes its place.
+// The README of this module says what changes for a host that moves from there.
 package libp2ptcp

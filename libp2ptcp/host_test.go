@@ -14,12 +14,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-
-	"github.com/reusetransport/reuseport"
 )
 
-// TestInterop lets hosts with this transport and with go-libp2p's own talk, in both
-// directions, with either handshake.
+// TestInterop connects hosts with this transport and with go-libp2p's own, in both
+// directions and with either handshake.
 func TestInterop(t *testing.T) {
 	handshakes := map[string]libp2p.Option{
 		"noise": libp2p.Security(noise.ID, noise.New),
@@ -41,7 +39,7 @@ func TestInterop(t *testing.T) {
 	}
 }
 
-// converse sends a megabyte to b and wants it back.
+// converse sends a megabyte to b and demands it back.
 func converse(t testing.TB, a, b host.Host) {
 	t.Helper()
 	s, err := a.NewStream(t.Context(), b.ID(), "/echo")
@@ -49,7 +47,7 @@ func converse(t testing.TB, a, b host.Host) {
 	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	go func() {
 		if _, err := s.Write(sent); err == nil {
-			_ = s.CloseWrite() // the reader finds out
+			_ = s.CloseWrite() // the reader notices a failure
 		}
 	}()
 	got, err := io.ReadAll(s)
@@ -60,20 +58,7 @@ func converse(t testing.TB, a, b host.Host) {
 	}
 }
 
-// TestConnTellsPort reads off a host's connection whether it reuses the port.
-func TestConnTellsPort(t *testing.T) {
-	a, b := newHost(t, ours()), newHost(t, stock())
-	c := connect(t, a, b)
-	var tcp *reuseport.Conn
-	if !c.As(&tcp) || !tcp.Reused() {
-		t.Errorf("As found %v, want a reused *reuseport.Conn", tcp)
-	}
-	if got, want := c.LocalMultiaddr(), a.Addrs()[0]; !got.Equal(want) {
-		t.Errorf("dialed from %v, listens on %v", got, want)
-	}
-}
-
-// meshResult is what became of a mesh.
+// meshResult counts the results of a mesh.
 type meshResult struct {
 	missing, doubled int   // pairs
 	failed           int64 // dials that returned an error
@@ -88,9 +73,9 @@ func (r meshResult) String() string {
 // meshSize is the number of hosts in TestMesh.
 const meshSize = 40
 
-// TestMesh connects 40 hosts, each dialing all others, at the same time: with our
-// transport, then with go-libp2p's. That is the hardest case there is: two that dial
-// each other use one 4-tuple.
+// TestMesh makes 40 hosts all dial each other, with our transport and then with
+// go-libp2p's. Two hosts that dial each other at the same time are the hardest case,
+// because both use one 4-tuple.
 func TestMesh(t *testing.T) {
 	mesh := func(transport libp2p.Option) meshResult {
 		hosts := make([]host.Host, meshSize)
@@ -116,10 +101,10 @@ func TestMesh(t *testing.T) {
 	}
 }
 
-// dialAll lets the two of each pair dial each other at one moment, in rounds in
-// which every host has one partner, and returns how many dials failed. A pair of
-// which both fail tries again: their SYNs crossed, TCP made one connection of them,
-// and both were the client of its handshake.
+// dialAll makes both hosts of each pair dial each other at the same time, in rounds
+// in which every host has one partner, and returns how many dials failed. If both
+// dials of a pair fail, it dials again: their SYNs crossed, TCP made one connection
+// of them, and both hosts were the client of its handshake.
 func dialAll(t testing.TB, hosts []host.Host) int64 {
 	var failed atomic.Int64
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
@@ -145,8 +130,8 @@ func dialAll(t testing.TB, hosts []host.Host) int64 {
 	return failed.Load()
 }
 
-// partner is whom host i of n meets in a round, by the circle method: the last one
-// stands still and the others turn.
+// partner returns the host that host i of n meets in a round, by the circle method:
+// the last one stands still and the others turn.
 func partner(i, round, n int) int {
 	last := n - 1
 	switch {
@@ -158,7 +143,7 @@ func partner(i, round, n int) int {
 	return (2*round - i + last) % last
 }
 
-// count looks at each pair once.
+// count visits each pair once.
 func (r *meshResult) count(hosts []host.Host) {
 	for i, a := range hosts {
 		for _, b := range hosts[:i] {
@@ -179,7 +164,7 @@ func (r *meshResult) count(hosts []host.Host) {
 	}
 }
 
-// fromListener says whether both ends of c are listening ports.
+// fromListener reports whether both ends of c are listening ports.
 func fromListener(c network.Conn, a, b host.Host) bool {
 	return c.LocalMultiaddr().Equal(a.Network().ListenAddresses()[0]) &&
 		c.RemoteMultiaddr().Equal(b.Network().ListenAddresses()[0])

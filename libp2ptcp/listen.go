@@ -12,14 +12,14 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// keepAlivePeriod is how long a connection may be silent before TCP probes it, as
-// in go-libp2p's TCP transport; the interval and number of probes are Go's.
+// keepAlivePeriod is how long a connection may be silent before TCP probes it, as in
+// go-libp2p's TCP transport. The interval and number of the probes are Go's.
 const keepAlivePeriod = 30 * time.Second
 
-// Listen listens on laddr, exclusively unless reuseport.Transport.Shared is set:
-// a port that somebody listens on is EADDRINUSE. Connections are gated and
-// accounted for by the resource manager before they are upgraded. See
-// reuseport.Transport.Listen for addresses and errors.
+// Listen listens on laddr, exclusively unless reuseport.Transport.Shared is set: a
+// port in use gives EADDRINUSE. The gater and the resource manager see each
+// connection before it is upgraded. See reuseport.Transport.Listen for addresses and
+// errors.
 func (t *Transport) Listen(laddr ma.Multiaddr) (transport.Listener, error) {
 	l, err := t.reuse.Listen(laddr)
 	if err != nil {
@@ -30,7 +30,7 @@ func (t *Transport) Listen(laddr ma.Multiaddr) (transport.Listener, error) {
 	return &listener{Listener: t.upgrader.UpgradeGatedMaListener(t, gated), t: t}, nil
 }
 
-// gatedListener settles what the gate has let in.
+// gatedListener prepares the connections that the gate has let in.
 type gatedListener struct {
 	transport.GatedMaListener
 	t *Transport
@@ -43,7 +43,7 @@ func (l *gatedListener) Accept() (manet.Conn, network.ConnManagementScope, error
 	if err != nil {
 		return nil, nil, err
 	}
-	s := l.t.settle(c, network.DirInbound, scope)
+	s := l.t.prepare(c, network.DirInbound, scope)
 	s.closed = append(s.closed, func() { l.t.arrivals.remove(s) })
 	l.t.arrivals.add(s)
 	return s, scope, nil
@@ -63,19 +63,20 @@ func (l *listener) Accept() (transport.CapableConn, error) {
 	}
 	a := l.t.arrivals.from(c.RemoteMultiaddr())
 	if a == nil {
-		return c, nil // closed meanwhile, as its first use will tell
+		return c, nil // already closed; its first use reports it
 	}
-	tcp, _ := a.tcp.Conn.(*reuseport.Conn) // nil if a gater of the user's wraps it
+	tcp, _ := a.tcp.Conn.(*reuseport.Conn) // nil if the user's gater wraps it
 	return &conn{CapableConn: c, tcp: tcp, used: func() { a.settle(c.RemotePeer()) }}, nil
 }
 
-// settle prepares a connection for a long life.
-func (t *Transport) settle(c manet.Conn, dir network.Direction, scope network.ConnManagementScope) *scopedConn {
+// prepare sets up a connection that is meant to live long.
+func (t *Transport) prepare(c manet.Conn, dir network.Direction, scope network.ConnManagementScope) *scopedConn {
 	if k, ok := c.(interface {
 		SetKeepAliveConfig(net.KeepAliveConfig) error
 	}); ok {
-		// Fails on a connection that is closed already, as its first read will
-		// tell, and on OpenBSD, which has no period for a single connection.
+		// This fails on a connection that is already closed, which its first read
+		// reports, and on OpenBSD, which cannot set the period of a single
+		// connection.
 		_ = k.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAlivePeriod, Interval: -1, Count: -1})
 	}
 	s := &scopedConn{Conn: c, scope: scope}

@@ -11,8 +11,8 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// collector shows the counts of all Transports that share a registerer. The names
-// are in the README and in the dashboard (TestDashboardNamesMetrics).
+// collector exports the counts of all Transports that share a registerer. The README
+// and the dashboard name its metrics (TestReadme, TestDashboardNamesMetrics).
 type collector struct {
 	dials, newPort, hedges, hedgeWins     *prometheus.Desc
 	punches, punchSYNs                    *prometheus.Desc
@@ -25,7 +25,7 @@ type collector struct {
 
 	mu      sync.Mutex
 	members map[*reuseport.Transport]*member
-	left    tally // of members that are gone
+	left    tally // of former members
 }
 
 // member is a reuseport.Transport in use by one or more Transports.
@@ -63,7 +63,7 @@ func newCollector() *collector {
 	}
 }
 
-// registerWith enters r in the collector of reg, a new one if reg has none.
+// registerWith adds r to the collector of reg, which it makes if reg has none.
 func registerWith(reg prometheus.Registerer, r *reuseport.Transport) (*collector, error) {
 	c := newCollector()
 	if err := reg.Register(c); err != nil {
@@ -93,7 +93,7 @@ func (c *collector) join(r *reuseport.Transport) {
 	m.users++
 }
 
-// leave takes a user of r out and keeps what r has counted with the last one.
+// leave removes a user of r. With the last user it keeps what r has counted.
 func (c *collector) leave(r *reuseport.Transport) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,8 +124,8 @@ func (t tally) add(other tally, sign float64) {
 	}
 }
 
-// causes are those of connections from a new port, all of them: a series has to
-// exist before it grows, or the first increase is not seen.
+// causes returns every cause of a connection from a new port. A series has to exist
+// before it grows; otherwise its first increase is not seen.
 func causes() []reuseport.Cause {
 	return []reuseport.Cause{
 		reuseport.ByPolicy, reuseport.NoListener, reuseport.TupleInUse, reuseport.BindConflict,
@@ -134,7 +134,7 @@ func causes() []reuseport.Cause {
 	}
 }
 
-// read sorts the counters of Stats.
+// read returns the counters of Stats by sample.
 func (c *collector) read(s reuseport.Stats) tally {
 	t := tally{
 		{c.dials, "reused"}:      float64(s.DialsReused),
@@ -158,7 +158,7 @@ func (c *collector) read(s reuseport.Stats) tally {
 	return t
 }
 
-// readState sorts what Stats says of the moment.
+// readState returns the momentary values of Stats by sample.
 func (c *collector) readState(s reuseport.Stats) tally {
 	t := tally{
 		{c.listeners, ""}: float64(s.Listeners),
@@ -173,7 +173,7 @@ func (c *collector) readState(s reuseport.Stats) tally {
 	return t
 }
 
-// Describe is for prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.dials, c.newPort, c.hedges, c.hedgeWins, c.punches, c.punchSYNs,
@@ -184,14 +184,14 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is for prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counts, state := c.sum()
 	emit(out, prometheus.CounterValue, counts)
 	emit(out, prometheus.GaugeValue, state)
 }
 
-// sum adds up the members, those that left, and the connections.
+// sum adds up the members, the former members and the connections.
 func (c *collector) sum() (counts, state tally) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -204,7 +204,7 @@ func (c *collector) sum() (counts, state tally) {
 		state.add(c.readState(s), 1)
 	}
 	for label, n := range map[string]*connCount{"inbound": &c.inbound, "outbound": &c.outbound} {
-		closed := n.closed.Load() // before opened: the difference is never negative
+		closed := n.closed.Load() // read before opened, so that the difference is never negative
 		opened := n.opened.Load()
 		counts[sample{c.opened, label}] = float64(opened)
 		state[sample{c.open, label}] = float64(opened - closed)
@@ -222,7 +222,7 @@ func emit(out chan<- prometheus.Metric, kind prometheus.ValueType, t tally) {
 	}
 }
 
-// opens counts a connection and returns what counts its end.
+// opens counts a connection and returns the function that counts its end.
 func (c *collector) opens(dir network.Direction) func() {
 	n := &c.outbound
 	if dir == network.DirInbound {

@@ -9,35 +9,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	dto "github.com/prometheus/client_model/go"
 
 	"github.com/reusetransport/reuseport"
 	"github.com/reusetransport/reuseport/libp2ptcp"
 )
-
-// metric reads one value; label is that of the metric's only label, if it has one.
-// A metric that is not there is a failure.
-func metric(t testing.TB, reg *prometheus.Registry, name, label string) float64 {
-	t.Helper()
-	families, err := reg.Gather()
-	check(t, err)
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() == name && labelOf(m) == label {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue() // one of them is nil
-			}
-		}
-	}
-	t.Fatalf("no metric %s{%q}", name, label)
-	return 0
-}
-
-func labelOf(m *dto.Metric) string {
-	if len(m.GetLabel()) == 0 {
-		return ""
-	}
-	return m.GetLabel()[0].GetValue()
-}
 
 // want is a metric, its label and its value.
 type want struct {
@@ -54,7 +29,7 @@ func wantMetrics(t testing.TB, reg *prometheus.Registry, all ...want) {
 	}
 }
 
-// TestMetrics dials in all ways and reads the counts.
+// TestMetrics dials in every way and reads the counts.
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	peerA, a := peerSetup{}.transport(t)
@@ -80,9 +55,9 @@ func TestMetrics(t *testing.T) {
 	)
 }
 
-// TestMetricsShared gives one registerer to two hosts, one of which leaves, and a
-// Transport that has worked before to a third.
-func TestMetricsShared(t *testing.T) {
+// TestMetricsOfSeveral gives one registerer to two hosts, one of which leaves, and then
+// to a Transport that has worked before.
+func TestMetricsOfSeveral(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	peerA, a := peerSetup{}.transport(t)
 	raddr := listen(t, a, "/ip4/127.0.0.1/tcp/0")
@@ -101,7 +76,7 @@ func TestMetricsShared(t *testing.T) {
 	wantMetrics(t, reg, want{"dials_total", "new", 2})
 
 	var r reuseport.Transport
-	for range 2 { // the second time it comes back
+	for range 2 { // the second time it is a former member
 		tcp, err := r.Dial(raddr)
 		check(t, err)
 		check(t, tcp.Close())
@@ -123,8 +98,8 @@ func TestMetricsWellNamed(t *testing.T) {
 	}
 }
 
-// TestCausesComplete wants a series for every cause there is: when reuseport gets a
-// new one, it has to get one here.
+// TestCausesComplete wants a series for every cause. A new cause in reuseport needs
+// one here.
 func TestCausesComplete(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	peerSetup{}.transport(t, libp2ptcp.WithMetrics(reg))
@@ -133,20 +108,7 @@ func TestCausesComplete(t *testing.T) {
 	}
 }
 
-// metricNames are the names of all metrics.
-func metricNames(t testing.TB) (names []string) {
-	t.Helper()
-	reg := prometheus.NewRegistry()
-	peerSetup{}.transport(t, libp2ptcp.WithMetrics(reg))
-	families, err := reg.Gather()
-	check(t, err)
-	for _, f := range families {
-		names = append(names, f.GetName())
-	}
-	return names
-}
-
-// dashboard is what a test needs to know of a Grafana dashboard.
+// dashboard holds the parts of a Grafana dashboard that a test needs.
 type dashboard struct {
 	Inputs []struct{ Name, Type, PluginID string } `json:"__inputs"`
 	UID    string
@@ -160,8 +122,8 @@ type dashboard struct {
 	}
 }
 
-// TestDashboardNamesMetrics wants each expression of the dashboard to ask for a
-// metric that exists, and each metric to be on it.
+// TestDashboardNamesMetrics wants each expression of the dashboard to use an existing
+// metric, and each metric to be on the dashboard.
 func TestDashboardNamesMetrics(t *testing.T) {
 	raw, err := os.ReadFile("dashboard.json")
 	check(t, err)

@@ -13,19 +13,19 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// DefaultConnectionTimeout bounds a dial where WithConnectionTimeout does not. It
-// is what go-libp2p's TCP transport takes.
+// DefaultConnectionTimeout bounds a dial unless WithConnectionTimeout does. It is the
+// default of go-libp2p's TCP transport.
 const DefaultConnectionTimeout = 5 * time.Second
 
 // ErrBadOption says that an option of New was given nil where it needs a value.
 var ErrBadOption = errors.New("libp2ptcp: invalid option")
 
-// Option sets up a Transport. libp2p.Transport takes options behind New.
+// Option configures a Transport. Pass options to libp2p.Transport after New.
 type Option func(*Transport) error
 
-// WithConnectionTimeout bounds the connecting of one dial, a punch included; the
-// security handshake is bounded by the context of the dial. Zero is
-// DefaultConnectionTimeout, negative leaves the bound to the context alone.
+// WithConnectionTimeout bounds the connecting of one dial or punch. The context of
+// the dial bounds the security handshake. Zero means DefaultConnectionTimeout; with a
+// negative value only the context bounds connecting.
 func WithConnectionTimeout(d time.Duration) Option {
 	return func(t *Transport) error {
 		t.connectTimeout = d
@@ -36,15 +36,15 @@ func WithConnectionTimeout(d time.Duration) Option {
 	}
 }
 
-// WithTransport makes the host use r, all of whose fields are the caller's to set,
-// and whose ports others may dial from too. r stays the caller's: closing the host
-// closes its listeners and connections and leaves r open; Shutdown of r waits for
-// what is still being delivered. Nil is ErrBadOption.
+// WithTransport makes the host use r. The caller may set all its fields and dial from
+// its ports elsewhere too. r still belongs to the caller: closing the host closes its
+// listeners and connections but leaves r open, and Shutdown of r waits for what is
+// still being delivered. Nil is ErrBadOption.
 //
-// go-libp2p makes AutoNAT's dial-backs with a second instance of each transport,
-// and r is in both. A Transport that has not listened therefore dials from new
-// ports where r.PortUse is PreferReuse: a dial-back from a port that the peer
-// knows already would find its NAT open.
+// go-libp2p makes AutoNAT's dial-backs with a second instance of each transport, and
+// both instances get r. A Transport that has not listened therefore dials from new
+// ports where r.PortUse is PreferReuse: a dial-back from a port that the peer already
+// knows would find its NAT open.
 func WithTransport(r *reuseport.Transport) Option {
 	return func(t *Transport) error {
 		if r == nil {
@@ -55,11 +55,11 @@ func WithTransport(r *reuseport.Transport) Option {
 	}
 }
 
-// WithPortUse lets choose decide from which port each dial leaves. Dials of a host
-// need it because its swarm does not hand the values of a context on, so that
-// reuseport.WithPortUse reaches a dial only where Dial of the Transport is called
-// directly; there the context wins over choose. choose may be called from several
-// goroutines at once. Nil is ErrBadOption.
+// WithPortUse lets choose decide which port each dial leaves from. A host needs it
+// because its swarm does not pass on the values of a context: reuseport.WithPortUse
+// reaches a dial only if Dial of the Transport is called directly, and then it takes
+// precedence over choose. choose may be called from several goroutines at once. Nil
+// is ErrBadOption.
 func WithPortUse(choose func(ctx context.Context, raddr ma.Multiaddr, p peer.ID) reuseport.PortUse) Option {
 	return func(t *Transport) error {
 		if choose == nil {
@@ -70,11 +70,11 @@ func WithPortUse(choose func(ctx context.Context, raddr ma.Multiaddr, p peer.ID)
 	}
 }
 
-// WithMetrics registers the metrics of the Transport with reg; the README lists
-// them. Several Transports may share reg: their counts add up, each
-// reuseport.Transport counted once. Close takes the open connections out and
-// leaves the counts. Nil is ErrBadOption; New returns what reg.Register returned
-// if the names are taken by something else.
+// WithMetrics registers the metrics of the Transport with reg; the README lists them.
+// Several Transports may share reg: their counts add up, and each reuseport.Transport
+// is counted once. Close removes the open connections and keeps the counts. Nil is
+// ErrBadOption. If the names are taken by something else, New returns the error of
+// reg.Register.
 func WithMetrics(reg prometheus.Registerer) Option {
 	return func(t *Transport) error {
 		if reg == nil {

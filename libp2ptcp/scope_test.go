@@ -30,7 +30,7 @@ func manager(t testing.TB, limits rcmgr.PartialLimitConfig) network.ResourceMana
 	return m
 }
 
-// inUse is what the manager has given out.
+// inUse returns the resources in use.
 func inUse(t testing.TB, m network.ResourceManager) (stat network.ScopeStat) {
 	t.Helper()
 	check(t, m.ViewSystem(func(s network.ResourceScope) error {
@@ -40,7 +40,7 @@ func inUse(t testing.TB, m network.ResourceManager) (stat network.ScopeStat) {
 	return stat
 }
 
-// gater refuses where it is told to.
+// gater refuses at the given points.
 type gater struct{ accept, secured bool }
 
 var _ connmgr.ConnectionGater = gater{}
@@ -53,29 +53,20 @@ func (g gater) InterceptSecured(network.Direction, peer.ID, network.ConnMultiadd
 }
 func (gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
 
-// refusing is an address on which nobody listens.
-func refusing(t testing.TB) ma.Multiaddr {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	check(t, err)
-	check(t, l.Close())
-	return tcpAddr(t, l.Addr())
-}
-
 // noConns allows no outgoing connection, noPeers none to any peer.
 var (
 	noConns = rcmgr.PartialLimitConfig{System: rcmgr.ResourceLimits{ConnsOutbound: rcmgr.BlockAllLimit}}
 	noPeers = rcmgr.PartialLimitConfig{PeerDefault: rcmgr.ResourceLimits{ConnsOutbound: rcmgr.BlockAllLimit}}
 )
 
-// outcome is one way for a dial to end.
+// outcome is one way in which a dial can end.
 type outcome struct {
 	limits rcmgr.PartialLimitConfig
 	gater  gater
-	raddr  func(t testing.TB) ma.Multiaddr       // nil = a peer that is there
+	raddr  func(t testing.TB) ma.Multiaddr       // nil = an existing peer
 	ctx    func(context.Context) context.Context // nil = as it is
 	want   error                                 // nil = any error; errNone = none
-	text   string                                // what the error says where it has no name
+	text   string                                // part of the error's text, if it has no sentinel
 }
 
 var errNone = errors.New("no error")
@@ -84,10 +75,6 @@ func cancelled(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
 	return ctx
-}
-
-func punching(ctx context.Context) context.Context {
-	return network.WithSimultaneousConnect(ctx, true, "test")
 }
 
 func outcomes() map[string]outcome {
@@ -105,8 +92,8 @@ func outcomes() map[string]outcome {
 	}
 }
 
-// TestScopesOfDials wants everything that a dial took from the resource manager
-// back, and the socket closed, however the dial ends.
+// TestScopesOfDials demands that a dial returns everything to the resource manager
+// and closes its socket, however it ends.
 func TestScopesOfDials(t *testing.T) {
 	peerA, a := peerSetup{}.transport(t)
 	addr := listen(t, a, "/ip4/127.0.0.1/tcp/0")
@@ -133,7 +120,7 @@ func TestScopesOfDials(t *testing.T) {
 	}
 }
 
-// judge compares the end of a dial and closes what it returned.
+// judge checks how a dial ended and closes its connection.
 func (o outcome) judge(t *testing.T, c transport.CapableConn, err error) {
 	t.Helper()
 	if o.want == errNone {
@@ -152,7 +139,7 @@ func (o outcome) judge(t *testing.T, c transport.CapableConn, err error) {
 	}
 }
 
-// TestScopesOfAccepted wants the same of a listener.
+// TestScopesOfAccepted demands the same of a listener.
 func TestScopesOfAccepted(t *testing.T) {
 	denied := rcmgr.PartialLimitConfig{System: rcmgr.ResourceLimits{ConnsInbound: rcmgr.BlockAllLimit}}
 	for name, tt := range map[string]struct {
@@ -185,8 +172,8 @@ func TestScopesOfAccepted(t *testing.T) {
 	}
 }
 
-// TestScopesOfShortConnections lets the dialer hang up right after the handshake,
-// which often is before the listener has handed the connection out.
+// TestScopesOfShortConnections hangs up right after the handshake, often before the
+// listener has handed the connection out.
 func TestScopesOfShortConnections(t *testing.T) {
 	m := manager(t, rcmgr.PartialLimitConfig{})
 	peerA, a := peerSetup{rcmgr: m}.transport(t)
@@ -200,8 +187,8 @@ func TestScopesOfShortConnections(t *testing.T) {
 	eventually(t, "all given back", func() bool { return inUse(t, m) == network.ScopeStat{} })
 }
 
-// TestScopesOfUnaccepted closes a listener with connections that nobody accepted,
-// and with one whose handshake has not begun.
+// TestScopesOfUnaccepted closes a listener with connections that were never accepted,
+// one of them before its handshake began.
 func TestScopesOfUnaccepted(t *testing.T) {
 	m := manager(t, rcmgr.PartialLimitConfig{})
 	peerA, a := peerSetup{rcmgr: m}.transport(t)

@@ -24,12 +24,15 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
 
+	"github.com/reusetransport/reuseport"
 	"github.com/reusetransport/reuseport/libp2ptcp"
 )
 
-// patience bounds what takes milliseconds on an idle machine.
+// patience bounds waits that take milliseconds on an idle machine.
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -48,7 +51,7 @@ func wantErr(t testing.TB, err, want error) {
 	}
 }
 
-// eventually waits until ok.
+// eventually waits until ok returns true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
@@ -58,7 +61,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// peerSetup is what an upgrader is made of; nil fields are go-libp2p's defaults.
+// peerSetup is what an upgrader is made from. Nil fields mean go-libp2p's defaults.
 type peerSetup struct {
 	security string // "noise" (default) or "tls"
 	rcmgr    network.ResourceManager
@@ -75,7 +78,7 @@ var securities = map[string]func(crypto.PrivKey, []upgrader.StreamMuxer) (sec.Se
 	},
 }
 
-// upgrader makes an identity and the upgrader of a host that has it.
+// upgrader makes an identity and the upgrader of its host.
 func (s peerSetup) upgrader(t testing.TB) (peer.ID, transport.Upgrader) {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(nil)
@@ -90,7 +93,7 @@ func (s peerSetup) upgrader(t testing.TB) (peer.ID, transport.Upgrader) {
 	return id, u
 }
 
-// transport makes a Transport that ends with the test.
+// transport makes a Transport that is closed when the test ends.
 func (s peerSetup) transport(t testing.TB, opts ...libp2ptcp.Option) (peer.ID, *libp2ptcp.Transport) {
 	t.Helper()
 	id, u := s.upgrader(t)
@@ -100,8 +103,8 @@ func (s peerSetup) transport(t testing.TB, opts ...libp2ptcp.Option) (peer.ID, *
 	return id, tr
 }
 
-// listen listens until the end of the test. What it accepts it closes when the
-// other side does.
+// listen listens until the end of the test. It closes each connection when the other
+// side does.
 func listen(t testing.TB, tr transport.Transport, addr string) ma.Multiaddr {
 	t.Helper()
 	l, err := tr.Listen(ma.StringCast(addr))
@@ -110,7 +113,7 @@ func listen(t testing.TB, tr transport.Transport, addr string) ma.Multiaddr {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
-			context.AfterFunc(ctx, func() { c.Close() }) // a second time, in most cases
+			context.AfterFunc(ctx, func() { c.Close() }) // usually closed before
 			wg.Go(func() { serve(c) })
 		}
 	})
@@ -122,8 +125,7 @@ func listen(t testing.TB, tr transport.Transport, addr string) ma.Multiaddr {
 	return l.Multiaddr()
 }
 
-// serve waits for the end of a connection and answers each stream with what it
-// reads.
+// serve answers each stream with what it reads, until the connection ends.
 func serve(c transport.CapableConn) {
 	defer c.Close() // nothing is outstanding
 	for s, err := c.AcceptStream(); err == nil; s, err = c.AcceptStream() {
@@ -165,12 +167,12 @@ func tcpAddr(t testing.TB, a net.Addr) ma.Multiaddr {
 	return m
 }
 
-// ours and stock are the two transports that are compared.
+// ours and stock are the two transports under comparison.
 func ours(opts ...any) libp2p.Option { return libp2p.Transport(libp2ptcp.New, opts...) }
 
 func stock() libp2p.Option { return libp2p.Transport(tcp.NewTCPTransport) }
 
-// newHost makes a host on loopback that ends with the test.
+// newHost makes a host on loopback that is closed when the test ends.
 func newHost(t testing.TB, opts ...libp2p.Option) host.Host {
 	t.Helper()
 	h, err := libp2p.New(append([]libp2p.Option{
@@ -183,7 +185,7 @@ func newHost(t testing.TB, opts ...libp2p.Option) host.Host {
 	return h
 }
 
-// connect lets a dial b.
+// connect makes a dial b.
 func connect(t testing.TB, a, b host.Host) network.Conn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -192,7 +194,70 @@ func connect(t testing.TB, a, b host.Host) network.Conn {
 	return a.Network().ConnsToPeer(b.ID())[0]
 }
 
-// echo answers on protocol what it reads.
+// echo makes h send back what it reads on a protocol.
 func echo(h host.Host) {
 	h.SetStreamHandler("/echo", func(s network.Stream) { answer(s) })
+}
+
+// tcpOf dials and returns the TCP connection below.
+func tcpOf(t testing.TB, ctx context.Context, tr transport.Transport, raddr ma.Multiaddr, p peer.ID) *reuseport.Conn {
+	t.Helper()
+	c, err := tr.Dial(ctx, raddr, p)
+	check(t, err)
+	t.Cleanup(func() { check(t, c.Close()) })
+	var tcp *reuseport.Conn
+	if !c.As(&tcp) {
+		t.Fatalf("%v has no *reuseport.Conn", c)
+	}
+	return tcp
+}
+
+// refusing returns an address that refuses connections.
+func refusing(t testing.TB) ma.Multiaddr {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	check(t, err)
+	check(t, l.Close())
+	return tcpAddr(t, l.Addr())
+}
+
+func punching(ctx context.Context) context.Context {
+	return network.WithSimultaneousConnect(ctx, true, "test")
+}
+
+// metric returns the value of one metric. label is the value of its only label, if it
+// has one. A missing metric fails the test.
+func metric(t testing.TB, reg *prometheus.Registry, name, label string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	check(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name && labelOf(m) == label {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue() // one of them is nil
+			}
+		}
+	}
+	t.Fatalf("no metric %s{%q}", name, label)
+	return 0
+}
+
+func labelOf(m *dto.Metric) string {
+	if len(m.GetLabel()) == 0 {
+		return ""
+	}
+	return m.GetLabel()[0].GetValue()
+}
+
+// metricNames returns the names of all metrics.
+func metricNames(t testing.TB) (names []string) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	peerSetup{}.transport(t, libp2ptcp.WithMetrics(reg))
+	families, err := reg.Gather()
+	check(t, err)
+	for _, f := range families {
+		names = append(names, f.GetName())
+	}
+	return names
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/reusetransport/reuseport/libp2ptcp"
 )
 
-// TestSuite is go-libp2p's own suite for transports.
+// TestSuite runs go-libp2p's own suite for transports.
 func TestSuite(t *testing.T) {
 	for name, tt := range map[string]struct{ security, addr string }{
 		"noise over IPv4": {"", "/ip4/127.0.0.1/tcp/0"},
@@ -25,8 +25,8 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-// TestSuiteFromListeningPort runs the suite with a dialer that listens too, so that
-// its connections share one port.
+// TestSuiteFromListeningPort runs the suite with a dialer that also listens, so that
+// its connections leave from one port.
 func TestSuiteFromListeningPort(t *testing.T) {
 	var r reuseport.Transport
 	peerA, a := peerSetup{}.transport(t)

@@ -20,13 +20,12 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// closeTimeout bounds how long Close waits for what was written before. A peer
-// that takes nothing is cut earlier, after reuseport.Transport.FlushTimeout.
+// closeTimeout bounds how long Close waits for delivery. A peer that takes nothing is
+// cut earlier, after reuseport.Transport.FlushTimeout.
 const closeTimeout = 30 * time.Second
 
-// ErrSharedListener says that the host has libp2p.ShareTCPListener. The listener
-// that go-libp2p shares between TCP and WebSocket is its own, and no other can
-// take its place.
+// ErrSharedListener says that the host has libp2p.ShareTCPListener. go-libp2p shares
+// a listener of its own between TCP and WebSocket, and no other can replace it.
 var ErrSharedListener = errors.New("libp2ptcp: libp2p.ShareTCPListener is not supported, give WebSocket a port of its own")
 
 // Transport is a TCP transport of a go-libp2p host. It is made by New and safe for
@@ -35,7 +34,7 @@ type Transport struct {
 	upgrader transport.Upgrader
 	rcmgr    network.ResourceManager
 	reuse    *reuseport.Transport
-	foreign  bool // reuse is the caller's
+	foreign  bool // reuse belongs to the caller
 
 	connectTimeout time.Duration // negative = none
 	choosePort     func(context.Context, ma.Multiaddr, peer.ID) reuseport.PortUse
@@ -55,10 +54,10 @@ var (
 	_ fmt.Stringer          = (*Transport)(nil)
 )
 
-// New is the constructor for libp2p.Transport; go-libp2p calls it with what the
-// host has. Who calls it directly may give nil for rcmgr (no limits) and shared.
+// New is the constructor for libp2p.Transport; go-libp2p calls it with the parts of
+// the host. A direct caller may pass nil for rcmgr (no limits) and shared.
 //
-// A shared listener is ErrSharedListener, see there. If the environment had
+// New returns ErrSharedListener if shared is not nil. If the environment had
 // LIBP2P_TCP_REUSEPORT set to false, f or 0 when the process started, every dial
 // leaves from an ephemeral port, whatever options and contexts say.
 func New(upgrader transport.Upgrader, rcmgr network.ResourceManager, shared *tcpreuse.ConnMgr, opts ...Option) (*Transport, error) {
@@ -88,7 +87,7 @@ func New(upgrader transport.Upgrader, rcmgr network.ResourceManager, shared *tcp
 	return t, nil
 }
 
-// register enters t with the registerer, if there is one.
+// register adds t to the metrics of its registerer, if it has one.
 func (t *Transport) register() (err error) {
 	if t.registerer != nil {
 		t.metrics, err = registerWith(t.registerer, t.reuse)
@@ -96,8 +95,8 @@ func (t *Transport) register() (err error) {
 	return err
 }
 
-// CanDial says whether addr is an IP address with a TCP port and nothing else.
-// Names are not for a transport: the host resolves them first.
+// CanDial reports whether addr is an IP address with a TCP port and nothing else.
+// Names are excluded because the host resolves them first.
 func (t *Transport) CanDial(addr ma.Multiaddr) bool {
 	zoned := mafmt.And(mafmt.Base(ma.P_IP6ZONE), mafmt.Base(ma.P_IP6))
 	return mafmt.And(mafmt.Or(mafmt.IP, zoned), mafmt.Base(ma.P_TCP)).Matches(addr)
@@ -106,16 +105,16 @@ func (t *Transport) CanDial(addr ma.Multiaddr) bool {
 // Protocols returns TCP.
 func (t *Transport) Protocols() []int { return []int{ma.P_TCP} }
 
-// Proxy is false: the connections are the host's own.
+// Proxy returns false: the connections are the host's own.
 func (t *Transport) Proxy() bool { return false }
 
 // String returns "TCP", as go-libp2p's TCP transport does.
 func (t *Transport) String() string { return "TCP" }
 
-// Close ends t; go-libp2p calls it after the listeners and connections of the host
-// are closed. It waits until what they had written is delivered, at most 30 s,
-// unless the reuseport.Transport came with WithTransport and goes on. Later dials
-// and listens then fail with net.ErrClosed.
+// Close ends t; go-libp2p calls it after it has closed the host's listeners and
+// connections. Unless the reuseport.Transport came with WithTransport, Close waits up
+// to 30 s until what they had written is delivered, and later dials and listens fail
+// with net.ErrClosed.
 func (t *Transport) Close() error {
 	if t.metrics != nil {
 		defer t.metrics.leave(t.reuse)

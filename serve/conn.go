@@ -8,10 +8,9 @@ import (
 	"time"
 )
 
-// conn is a connection that the server holds. At any time it has one owner: the
-// goroutine that runs its handler, or the parking. It changes hands only in
-// parking.park and in the functions of parking that take it out, under
-// parking.mu.
+// conn is a connection that the server holds. It has one owner at any time: the
+// goroutine that runs its handler, or the parking. It changes owners only under
+// parking.mu: in parking.park and in the functions of parking that take it out.
 type conn struct {
 	net.Conn
 	next   Handler
@@ -65,7 +64,7 @@ func (s *Server) run(c *conn) {
 	}
 }
 
-// recovered logs what a handler panicked with, if it did.
+// recovered logs v, the value a handler panicked with. A nil v means no panic.
 func (s *Server) recovered(c *conn, v any) {
 	if v == nil {
 		return
@@ -79,8 +78,8 @@ func (s *Server) failed(c *conn, err error) {
 	s.log().Warn("handler failed", "raddr", c.RemoteAddr(), "err", err)
 }
 
-// finish closes a connection whose handlers are done, and frees its slot. The
-// caller owns it.
+// finish closes a connection whose handlers are done and frees its slot. The caller
+// owns the connection.
 func (s *Server) finish(c *conn) {
 	if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		s.log().Debug("closing connection", "raddr", c.RemoteAddr(), "err", err)
@@ -92,22 +91,22 @@ func (s *Server) finish(c *conn) {
 	s.release()
 }
 
-// park gives c away; false means that c is still the caller's. With look it
-// looks first whether there is something to read, and then does not park: the
-// request of a new connection mostly came with it, and a look costs less than the
-// event would.
+// park hands c to the parking and reports whether it did; if not, c is still the
+// caller's. With look it first checks for input, and does not park c if there is
+// some: the first request has usually arrived with the connection, and a look costs
+// less than an event.
 func (s *Server) park(c *conn, look bool) bool {
 	raw := c.rawConn()
 	if raw == nil {
 		return false
 	}
 	if err := c.SetDeadline(time.Time{}); err != nil {
-		return false // closed: the handler's Read will tell
+		return false // closed; the handler's next Read reports it
 	}
 	return s.parked.park(c, raw, look)
 }
 
-// hasInput says whether c's next Read would not wait.
+// hasInput reports whether the next Read of c would return at once.
 func (c *conn) hasInput() bool {
 	raw, ready := c.rawConn(), false
 	if raw == nil {
@@ -117,8 +116,8 @@ func (c *conn) hasInput() bool {
 	return err == nil && ready
 }
 
-// rawConn gives access to the descriptor to wait for; nil if there is none. It is
-// not kept: a parked connection has to be small, and it seldom is needed.
+// rawConn gives access to c's descriptor, or returns nil if c has none. It is made
+// anew each time, since it is rarely needed and a parked connection has to be small.
 func (c *conn) rawConn() syscall.RawConn {
 	sc, ok := c.Conn.(syscall.Conn)
 	if !ok {
@@ -131,8 +130,8 @@ func (c *conn) rawConn() syscall.RawConn {
 	return raw
 }
 
-// cut closes the connection at once, whoever owns it: by Abort if it has that,
-// without waiting for the peer in any case.
+// cut closes the connection at once, whoever owns it: by Abort if it has that method,
+// otherwise by Close. It never waits for the peer.
 func (c *conn) cut() {
 	var err error
 	if a, ok := c.Conn.(interface{ Abort() error }); ok {

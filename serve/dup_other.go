@@ -4,6 +4,6 @@ package serve
 
 import "net"
 
-// handle returns l: Windows ties a socket to the completion port of one handle,
-// and the others have no dup of sockets.
+// handle returns l itself. Windows ties a socket to the completion port of one
+// handle, and the other systems here cannot dup a socket.
 func handle(l net.Listener) (net.Listener, error) { return l, nil }

@@ -7,8 +7,8 @@ import (
 	"net"
 )
 
-// handle returns a listener with a descriptor of its own for the socket of l, or
-// l if it is no *net.TCPListener: what wraps one may do more in its Accept.
+// handle returns a listener with its own descriptor for the socket of l. If l is not
+// a *net.TCPListener it returns l itself: the Accept of a wrapper may do more.
 func handle(l net.Listener) (net.Listener, error) {
 	tcp, ok := l.(*net.TCPListener)
 	if !ok {

@@ -12,14 +12,14 @@ import (
 	"github.com/reusetransport/reuseport/serve"
 )
 
-// A server of lines that costs no goroutine per quiet client.
+// This server of lines spends no goroutine on a quiet client.
 func Example() {
 	var answer serve.Handler
 	answer = func(c net.Conn) (serve.Handler, error) {
 		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			return nil, err
 		}
-		var line [64]byte // short lines, one at a time, so that nothing is read ahead
+		var line [64]byte // lines are short and come one at a time: nothing is read ahead
 		n, err := c.Read(line[:])
 		if err == io.EOF {
 			return nil, nil // done
@@ -56,7 +56,7 @@ func Example() {
 	// serve: server closed
 }
 
-// A listener for a server of its own that stops at the first accept error.
+// RetryAccept helps a server that stops at the first accept error.
 func ExampleRetryAccept() {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -67,7 +67,7 @@ func ExampleRetryAccept() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
-				return // closed, and nothing less
+				return // the listener is closed
 			}
 			fmt.Fprintln(c, "hello")
 			c.Close()

@@ -2,13 +2,12 @@ package serve
 
 import "time"
 
-// sweepInterval is how often the set is asked for connections that were closed
-// by somebody else while they were parked: closing a descriptor takes it out of
-// an epoll set without a word.
+// sweepInterval is how often the set is searched for connections that other code
+// closed while they were parked. The search is needed because closing a descriptor
+// removes it from an epoll set without an event.
 const sweepInterval = 5 * time.Second
 
-// tick ends what is overdue. It runs on the timer's goroutine, as long as
-// anything is parked.
+// tick ends overdue stays. It runs on the timer's goroutine while anything is parked.
 func (p *parking) tick() {
 	now := time.Since(epoch)
 	for _, c := range p.overdue(now) {
@@ -53,9 +52,9 @@ func (p *parking) rearm() {
 	}
 }
 
-// arm sets the timer for what comes first: the deadline of the connection that
-// was parked first, or the next sweep. It stays set when that connection leaves,
-// and then fires for nothing once. The caller holds mu; something is parked.
+// arm sets the timer for whichever comes first: the deadline of the connection that
+// was parked first, or the next sweep. If that connection leaves early, the timer
+// fires once for nothing. The caller holds mu, and something is parked.
 func (p *parking) arm(now time.Duration) {
 	if p.sweepAt <= now {
 		p.sweepAt = now + sweepInterval

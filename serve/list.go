@@ -1,8 +1,8 @@
 package serve
 
-// list is a doubly linked list of parked connections, in the order in which
-// they were parked, which with one IdleTimeout is the order of their deadlines.
-// The links are in the connections: no allocation, and removal in O(1).
+// list is a doubly linked list of connections in the order in which they were parked.
+// With one IdleTimeout that is also the order of their deadlines. The links are part
+// of the connections, so a list allocates nothing and removes in O(1).
 type list struct {
 	first, last *conn
 	n           int

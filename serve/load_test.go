@@ -25,8 +25,8 @@ import (
 	"github.com/reusetransport/reuseport/serve"
 )
 
-// roleVar makes the test binary play a part in another process's test: that one
-// side has a descriptor limit of its own.
+// roleVar makes the test binary play one side of a test as a process of its own, with
+// a descriptor limit of its own.
 const roleVar = "SERVE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// child is a process in a role, which ends with its standard input.
+// child starts a process in a role, which ends when its standard input does.
 func child(t *testing.T, role string, env ...string) (*exec.Cmd, io.WriteCloser, *bufio.Reader) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
@@ -65,7 +65,7 @@ func child(t *testing.T, role string, env ...string) (*exec.Cmd, io.WriteCloser,
 	return cmd, in, bufio.NewReader(out)
 }
 
-// clients connects n times at once; each must be served.
+// clients makes n connections at once. Each must be served.
 func clients(addr string, n int) error {
 	errs := make(chan error, n)
 	for range n {
@@ -90,17 +90,17 @@ func client(addr string) error {
 	return errors.Join(err, c.Close())
 }
 
-// census is a handler that counts how many run, and has the first full house
-// wait for each other.
+// census is a handler that counts its running calls. They all wait until full of them
+// run at once.
 type census struct {
 	full    int
 	now     atomic.Int32
-	most    atomic.Int32
+	most    atomic.Int32 // most ever in now
 	served  atomic.Int32
 	barrier chan struct{}
 	once    sync.Once
-	memory  atomic.Uint64 // most ever seen
-	atFull  uint64        // memory of the first full house
+	memory  atomic.Uint64 // most ever used
+	atFull  uint64        // memory used at that moment
 }
 
 func (c *census) serve(nc net.Conn) (serve.Handler, error) {
@@ -123,7 +123,7 @@ func (c *census) serve(nc net.Conn) (serve.Handler, error) {
 	return nil, err
 }
 
-// memory is what the process uses for connections: heap and stacks.
+// memory returns how much the process uses for connections: heap and stacks.
 func memory() uint64 {
 	var m runtime.MemStats
 	runtime.GC()
@@ -131,8 +131,8 @@ func memory() uint64 {
 	return m.HeapInuse + m.StackInuse
 }
 
-// 5,000 clients at once, 1,000 slots: never more than 1,000 active, all served,
-// and no more memory than the first thousand took.
+// With 5,000 clients at once and 1,000 slots, at most 1,000 are active, all are
+// served, and memory does not grow beyond what the first thousand took.
 func TestLimit(t *testing.T) {
 	c := &census{full: 1000, barrier: make(chan struct{})}
 	s := &serve.Server{Handler: c.serve, MaxConns: 1000}
@@ -153,7 +153,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// counted counts accepts that were tried.
+// counted counts the calls of Accept.
 type counted struct {
 	net.Listener
 	n atomic.Int32
@@ -164,8 +164,8 @@ func (l *counted) Accept() (net.Conn, error) {
 	return l.Listener.Accept()
 }
 
-// starved is a server that runs out of descriptors. It says its port; when told
-// so it counts the accepts of a second, and then lets its handlers end.
+// starved is a server that runs out of descriptors. It prints its address. When told
+// to, it counts the accepts of a second and then lets its handlers end.
 func starved() error {
 	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -190,7 +190,7 @@ func starved() error {
 	time.Sleep(time.Second)
 	fmt.Println(l.n.Load()-tried, s.Stats().Active)
 	close(release)
-	_, err = in.ReadString('\n') // until the parent is content
+	_, err = in.ReadString('\n') // until the parent is done
 	return errors.Join(ignoreEOF(err), s.Close(), <-ended)
 }
 
@@ -210,8 +210,8 @@ func serveOne(c net.Conn) error {
 	return err
 }
 
-// With RLIMIT_NOFILE reached accept is tried ten times a second, and when
-// descriptors return every connection that the kernel had queued is served.
+// When RLIMIT_NOFILE is reached, accept is tried ten times a second. Once descriptors
+// are available again, every connection in the kernel's queue is served.
 func TestStarved(t *testing.T) {
 	_, in, out := child(t, "starved")
 	addr, err := out.ReadString('\n')
@@ -223,7 +223,7 @@ func TestStarved(t *testing.T) {
 		if conns[i], err = net.Dial("tcp4", strings.TrimSpace(addr)); err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = conns[i].Close() }() // the server has
+		defer func() { _ = conns[i].Close() }() // the server closes first
 		if _, err := conns[i].Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
@@ -255,7 +255,7 @@ func starvedSecond(t *testing.T, in io.Writer, out *bufio.Reader) (tried, active
 	return tried, active
 }
 
-// busy starts 500 handlers that run until their client writes.
+// busy starts 500 handlers that run until their clients write.
 func busy(t *testing.T, s *serve.Server, l net.Listener) []*net.TCPConn {
 	t.Helper()
 	conns := make([]*net.TCPConn, 500)
@@ -298,8 +298,8 @@ func TestShutdownWaitsFor500(t *testing.T) {
 	}
 }
 
-// refuses says whether a dial is refused. One that got into the queue of a
-// listener about to close is reset instead.
+// refuses reports whether a dial is refused. A dial that still got into the accept
+// queue is reset when the listener closes.
 func refuses(t *testing.T, l net.Listener) bool {
 	c, err := net.Dial("tcp4", l.Addr().String())
 	if err == nil {
@@ -329,7 +329,7 @@ func TestCloseCuts500(t *testing.T) {
 	}
 }
 
-// A connection that can be aborted is: its peer reads ECONNRESET.
+// A connection with an Abort method is aborted: its peer reads ECONNRESET.
 func TestCloseAborts(t *testing.T) {
 	var tr reuseport.Transport
 	ml, err := tr.Listen(ma.StringCast("/ip4/127.0.0.1/tcp/0"))

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// parking holds the connections that nobody serves because there is nothing to
-// read. It owns them. Whoever takes one out under mu owns it from then on, and
-// just one can: the watcher that found it readable, the timer, or close.
+// parking owns the connections that have no handler running because there is nothing
+// to read. The watcher that finds a connection readable, the timer and close may
+// compete for it: the one that takes it out under mu owns it.
 type parking struct {
-	timeout time.Duration       // of each connection, zero or negative: none
+	timeout time.Duration       // of each connection; zero or negative: none
 	resume  func(*conn)         // gets a connection that is readable; must not block
 	expire  func(*conn, reason) // gets a connection that is to end
 
 	mu      sync.Mutex
 	idle    list
-	visits  uint32 // numbers the stays, so that a late event finds out that it is late
+	stays   uint32 // numbers the stays, so that a late event is recognised
 	closed  bool
 	timer   *time.Timer   // the one timer of all deadlines; nil until first needed
 	armed   bool          // the timer will fire
@@ -28,12 +28,12 @@ type parking struct {
 type parkedConn struct {
 	prev, after *conn
 	deadline    time.Duration // since epoch
-	visit       uint32        // of the present stay; zero when not parked
+	stay        uint32        // number of the present stay; zero when not parked
 	fd          int32         // of the present stay, -1 if the set does not watch it
-	known       bool          // the set has it already
+	known       bool          // the descriptor is in the set already
 }
 
-// epoch makes deadlines of 8 bytes; only differences to it are used.
+// epoch lets a deadline fit into 8 bytes: only differences from it are used.
 var epoch = time.Now()
 
 // reason says why a parked connection ends without its handler.
@@ -41,15 +41,16 @@ type reason int
 
 const (
 	idle     reason = iota // IdleTimeout has passed
-	vanished               // somebody closed it while it was parked
+	vanished               // other code closed it while it was parked
 )
 
 func newParking(timeout time.Duration, resume func(*conn), expire func(*conn, reason)) *parking {
 	return &parking{timeout: timeout, resume: resume, expire: expire}
 }
 
-// park takes c over. False means that c is still the caller's: the parking or the
-// connection is closed, or look is set and there is something to read.
+// park takes c over and reports whether it did. It does not, and c stays the
+// caller's, if the parking or the connection is closed, or if look is set and there
+// is something to read.
 func (p *parking) park(c *conn, raw syscall.RawConn, look bool) bool {
 	parked := false
 	err := raw.Control(func(fd uintptr) {
@@ -60,62 +61,63 @@ func (p *parking) park(c *conn, raw syscall.RawConn, look bool) bool {
 	return parked && err == nil
 }
 
-// parkFD does the work of park while fd cannot be closed.
+// parkFD is park while fd is held open.
 func (p *parking) parkFD(c *conn, raw syscall.RawConn, fd uintptr) bool {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		return false
 	}
-	visit := p.enter(c)
+	stay := p.enter(c)
 	stale, watched := p.set.watch(p, c, fd)
 	p.mu.Unlock()
-	// From here on somebody else may own c.
+	// From here on c may have another owner.
 	if stale != nil {
 		p.expire(stale, vanished)
 	}
 	if !watched {
-		go p.wait(c, raw, visit)
+		go p.wait(c, raw, stay)
 	}
 	return true
 }
 
-// enter makes c parked. The caller holds mu.
-func (p *parking) enter(c *conn) (visit uint32) {
-	if p.visits++; p.visits == 0 {
-		p.visits++ // zero means not parked
+// enter starts a stay of c. The caller holds mu.
+func (p *parking) enter(c *conn) (stay uint32) {
+	if p.stays++; p.stays == 0 {
+		p.stays++ // zero means not parked
 	}
-	c.visit = p.visits
+	c.stay = p.stays
 	c.deadline = time.Since(epoch) + p.timeout
 	p.idle.push(c)
 	if !p.armed {
 		p.arm(time.Since(epoch))
 	}
-	return c.visit
+	return c.stay
 }
 
-// take makes the caller the owner of c if c is still in the given stay.
-func (p *parking) take(c *conn, visit uint32) bool {
+// take ends the given stay of c and reports whether it lasted until now; if so, the
+// caller owns c.
+func (p *parking) take(c *conn, stay uint32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.visit != visit {
+	if c.stay != stay {
 		return false
 	}
 	p.remove(c)
 	return true
 }
 
-// remove ends the stay of c. The caller holds mu and owns c from then on.
+// remove ends the stay of c. The caller holds mu, and owns c afterwards.
 func (p *parking) remove(c *conn) {
 	p.idle.remove(c)
 	p.set.leave(c)
-	c.visit = 0
+	c.stay = 0
 }
 
-// wait is the watcher of one connection, where the set has none: a goroutine.
-func (p *parking) wait(c *conn, raw syscall.RawConn, visit uint32) {
+// wait watches one connection that the set does not watch, on a goroutine of its own.
+func (p *parking) wait(c *conn, raw syscall.RawConn, stay uint32) {
 	err := waitReadable(raw)
-	if !p.take(c, visit) {
+	if !p.take(c, stay) {
 		return
 	}
 	if err != nil {
@@ -125,7 +127,7 @@ func (p *parking) wait(c *conn, raw syscall.RawConn, visit uint32) {
 	p.resume(c)
 }
 
-// close takes all connections out and lets none in again.
+// close takes all connections out and lets no more in.
 func (p *parking) close() []*conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -4,11 +4,11 @@ package serve
 
 import "syscall"
 
-// waitReadable waits until a Read of the connection would not wait. The error
-// says that the connection was closed. (Plan 9 and js have no RawConn, and so do
-// not get here.)
+// waitReadable waits until the next Read of the connection would return at once. An
+// error means that the connection was closed. (On Plan 9 and js connections have no
+// RawConn, so this is not called.)
 //
-// Windows waits with a read of no bytes, which ends at once if there is input.
+// Windows waits with a read of no bytes, which ends once there is input.
 func waitReadable(raw syscall.RawConn) error {
 	asked := false
 	return raw.Read(func(uintptr) bool {
@@ -18,5 +18,5 @@ func waitReadable(raw syscall.RawConn) error {
 	})
 }
 
-// hasInput is not known here.
+// hasInput reports false: these systems cannot look without reading.
 func hasInput(uintptr) bool { return false }

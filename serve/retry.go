@@ -8,13 +8,14 @@ import (
 	"github.com/reusetransport/reuseport/internal/accept"
 )
 
-// RetryAccept returns a listener like l whose Accept does not return the errors
-// that are not l's end, for servers that would stop at them: a connection that
-// was aborted in the queue is skipped, and when the process is out of
-// descriptors or memory the next accept is made after delay (zero or negative:
-// DefaultErrorDelay). A Close of the returned listener ends such a wait at once,
-// with net.ErrClosed, and closes l, which belongs to it. Connections are
-// returned as l made them. Accept may be called by several goroutines at once.
+// RetryAccept wraps l for servers that would stop at any accept error: Accept of the
+// returned listener returns only errors that mean the end of l. It skips a connection
+// that was aborted in the queue. When the process is out of descriptors or memory it
+// accepts again after delay (zero or negative: DefaultErrorDelay).
+//
+// The returned listener owns l. Its Close closes l and ends such a wait at once, with
+// net.ErrClosed. Connections are returned as l made them. Accept may be called by
+// several goroutines at once.
 func RetryAccept(l net.Listener, delay time.Duration) net.Listener {
 	return &retrying{Listener: l, backoff: fixedBackoff(delay), closed: make(chan struct{})}
 }

@@ -10,80 +10,79 @@ import (
 	"github.com/reusetransport/reuseport/internal/accept"
 )
 
-// DefaultErrorDelay is the wait after an accept error that means that the
-// process is out of descriptors or memory.
+// DefaultErrorDelay is the wait after an accept error that means that the process is
+// out of descriptors or memory.
 const DefaultErrorDelay = 100 * time.Millisecond
 
-// ErrServerClosed is what Serve and ServeN return after Shutdown or Close.
+// ErrServerClosed is returned by Serve and ServeN after Shutdown or Close.
 var ErrServerClosed = errors.New("serve: server closed")
 
-// ErrNoHandler is what Serve and ServeN return if Handler is nil.
+// ErrNoHandler is returned by Serve and ServeN if Handler is nil.
 var ErrNoHandler = errors.New("serve: no Handler")
 
-// ErrTooFewSlots is what Serve and ServeN return if MaxConns is below the
-// number of accept loops: each of them holds a slot while it waits, so that one
-// more would wait for ever.
+// ErrTooFewSlots is returned by Serve and ServeN if MaxConns is below the number of
+// accept loops. Each loop holds a slot while it waits, so one loop too many would
+// wait for ever.
 var ErrTooFewSlots = errors.New("serve: MaxConns is below the number of accept loops")
 
-// Handler serves a connection on a goroutine of its own. What it returns decides
-// what becomes of the connection:
+// Handler serves a connection on a goroutine of its own. Its results decide what
+// happens next:
 //
-//   - nil, nil: it is done. The server closes the connection, unless the handler
-//     has done so, and frees its slot.
+//   - nil, nil: the connection is done. The server closes it, unless the handler has,
+//     and frees its slot.
 //   - nil or a Handler, and an error: the same, and the error is logged.
-//   - a Handler, nil: the connection is parked, and that Handler is called when
-//     there is something to read: data, the peer's FIN or a reset, which its
-//     first Read will tell apart. See Server.IdleTimeout for what may happen
-//     instead.
+//   - a Handler, nil: the connection is parked, and that Handler is called when there
+//     is something to read: data, the peer's FIN or a reset. Its first Read tells
+//     which. See Server.IdleTimeout for what may happen instead.
 //
-// A handler must not use a connection that it has parked, and must have
-// processed what it read ahead: bytes in its own buffer wake nobody. Parking
-// clears the deadlines of the connection. A connection that has no descriptor to
-// wait for (no syscall.Conn: tls.Conn, net.Pipe) is not parked; its next Handler
-// is called at once on the same goroutine, and waits in its own Read.
+// A handler must not use a connection after it has parked it, and must first process
+// everything it has read: bytes in its own buffer do not wake it. Parking clears the
+// deadlines of the connection. A connection without a descriptor to wait for (no
+// syscall.Conn: tls.Conn, net.Pipe) is not parked; its next Handler is called at once
+// on the same goroutine and waits in its own Read.
 //
-// A panic in a handler is logged with its stack, counted, and ends the
-// connection alone.
+// A panic in a handler is logged with its stack and counted, and ends only its own
+// connection.
 type Handler func(c net.Conn) (next Handler, err error)
 
-// Server accepts connections from any number of listeners and gives each to a
-// Handler. Its fields must not be changed after the first call of a method, and
-// it must not be copied. The methods may be called from any goroutine.
+// Server accepts connections from any number of listeners and passes each to a
+// Handler. Its fields must not be changed after the first call of a method, and it
+// must not be copied. Its methods may be called from any goroutine.
 type Server struct {
-	// Handler is called for each connection, with what Accept returned: it is
-	// not wrapped. Handler must not be nil.
+	// Handler is called for each connection, with exactly what Accept returned. It
+	// must not be nil.
 	Handler Handler
 
-	// MaxConns bounds the connections that the server holds, parked ones
-	// included. The slot is taken before Accept, so that surplus clients wait
-	// in the kernel's queue; one that waits in Accept counts as held. Zero or
+	// MaxConns bounds the connections that the server holds, parked ones included.
+	// Each accept loop takes its slot before it accepts, so that surplus clients wait
+	// in the kernel's queue; a loop that waits in Accept holds a slot too. Zero or
 	// negative: no bound.
 	MaxConns int
 
-	// ParkNew parks a new connection before its first call of Handler, so that
-	// a client that says nothing costs no goroutine. Not for protocols in which
+	// ParkNew parks a new connection before Handler is called for it, so that a
+	// client that sends nothing costs no goroutine. It is not for protocols in which
 	// the server speaks first.
 	ParkNew bool
 
-	// IdleTimeout is how long a connection may stay parked; after that it is
-	// closed, and no handler is called. Zero or negative: for ever.
+	// IdleTimeout is how long a connection may stay parked. After that it is closed
+	// without a call of its handler. Zero or negative: for ever.
 	IdleTimeout time.Duration
 
-	// ErrorDelay is the time to the next accept after one that failed for want
-	// of descriptors or memory. Zero or negative: DefaultErrorDelay. A listener
-	// that waits by itself, as RetryAccept's and a reuseport.Transport's do, does
-	// not show such errors to the server, which then counts none.
+	// ErrorDelay is the wait after an accept error that means that the process is out
+	// of descriptors or memory. Zero or negative: DefaultErrorDelay. Listeners that
+	// wait by themselves, such as those of RetryAccept and of a reuseport.Transport,
+	// do not return these errors, so the server does not count them.
 	ErrorDelay time.Duration
 
-	// Logger gets handler errors and panics, and the first accept error of a
-	// burst. Nil: silent.
+	// Logger gets the errors and panics of handlers, and the first accept error of a
+	// burst. Nil: nothing is logged.
 	Logger *slog.Logger
 
 	once    sync.Once
 	done    chan struct{} // closed when Shutdown or Close begins
-	drained chan struct{} // closed when after that all loops and connections are gone
+	drained chan struct{} // closed when, after that, all loops and connections have ended
 	slots   chan struct{} // one element per slot taken; nil without a bound
-	parked  *parking      // the idle connections, which belong to nobody
+	parked  *parking      // owns the idle connections
 	mu      sync.Mutex    // guards what follows; parked.mu may be taken inside it
 	conns   map[*conn]struct{}
 	loops   map[*loop]struct{}
@@ -109,15 +108,14 @@ func (s *Server) prepare() {
 	})
 }
 
-// Serve accepts connections from l until Shutdown, Close or an error that is the
-// listener's end, and returns ErrServerClosed or that error; it is never nil.
-// Connections that are being served stay. Errors that are not the end are
-// skipped, or delay the next accept by ErrorDelay, and are counted.
+// Serve accepts connections from l until Shutdown, Close or an error that means the
+// end of l. It returns ErrServerClosed or that error, never nil. Connections that are
+// being served go on. Other accept errors are counted; they are skipped, or delay the
+// next accept by ErrorDelay.
 //
-// l belongs to the server and is closed when Serve returns. Serve may be called
-// several times at once, with one listener or several.
-// With MaxConns, ErrTooFewSlots is returned if there would be more loops than
-// slots.
+// The server owns l and closes it when Serve returns. Serve may be called several
+// times at once, with one listener or several. With MaxConns it returns
+// ErrTooFewSlots if there would be more loops than slots.
 func (s *Server) Serve(l net.Listener) error {
 	s.prepare()
 	lp := s.newLoop(l)
@@ -135,7 +133,7 @@ func (s *Server) Serve(l net.Listener) error {
 		c, err := accept.Next(&lp.backoff, s.done, lp.Accept)
 		if err != nil {
 			s.release()
-			return s.ended(err)
+			return s.endError(err)
 		}
 		s.start(c)
 	}
@@ -144,7 +142,7 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) newLoop(l net.Listener) *loop {
 	lp := &loop{Listener: l}
 	lp.backoff = fixedBackoff(s.ErrorDelay)
-	lp.backoff.Notify = func(e accept.Event) { s.swallowed(l, e) }
+	lp.backoff.Notify = func(e accept.Event) { s.noteAcceptError(l, e) }
 	return lp
 }
 
@@ -176,7 +174,7 @@ func (s *Server) leave(lp *loop) {
 	s.checkDrained()
 }
 
-// closeListener closes l; that it was closed before is no error.
+// closeListener closes l. It is no error if l was closed before.
 func closeListener(l net.Listener) error {
 	if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return err
@@ -184,7 +182,8 @@ func closeListener(l net.Listener) error {
 	return nil
 }
 
-// acquire takes a slot. It reports false if the server stops meanwhile.
+// acquire takes a slot, waiting for one if need be, and reports whether it did: not
+// if the server stops.
 func (s *Server) acquire() bool {
 	if s.slots == nil {
 		return true
@@ -209,8 +208,8 @@ func (s *Server) release() {
 	}
 }
 
-// ended says why an accept loop ended.
-func (s *Server) ended(err error) error {
+// endError returns the error that Serve ends with.
+func (s *Server) endError(err error) error {
 	select {
 	case <-s.done:
 		return ErrServerClosed
@@ -219,8 +218,8 @@ func (s *Server) ended(err error) error {
 	}
 }
 
-// swallowed counts an accept error that the loop goes on after.
-func (s *Server) swallowed(l net.Listener, e accept.Event) {
+// noteAcceptError counts an accept error that does not end the loop.
+func (s *Server) noteAcceptError(l net.Listener, e accept.Event) {
 	if e.Kind == accept.Harmless {
 		s.count(&s.stats.AcceptSkipped)
 		return

@@ -6,15 +6,15 @@ import (
 	"runtime"
 )
 
-// ServeN runs Serve with n accept loops on one address (zero or negative: one
-// for each of GOMAXPROCS). If l is a *net.TCPListener each loop has a descriptor
-// of its own for the one socket; otherwise all accept from l. l belongs to the
-// server. ServeN returns when all loops have ended, with ErrServerClosed or the
-// error of the first that ended otherwise, which ends the others.
+// ServeN runs Serve with n accept loops on one address (zero or negative: one for
+// each of GOMAXPROCS). If l is a *net.TCPListener, each loop has its own descriptor
+// of the one socket; otherwise all loops accept from l. The server owns l. When one
+// loop ends, the others end too; ServeN then returns ErrServerClosed or the error of
+// that loop.
 //
-// To run it over handles of a reuseport.Transport, call its Listen n times and
-// Serve for each. Whether it helps has to be measured: accepting is seldom what
-// limits a server, see bench/hello.
+// To use several handles of a reuseport.Transport instead, call its Listen n times
+// and Serve for each. Measure whether it helps: accepting is seldom what limits a
+// server, see bench/hello.
 func (s *Server) ServeN(l net.Listener, n int) error {
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)
@@ -30,11 +30,12 @@ func (s *Server) ServeN(l net.Listener, n int) error {
 	return first(ended, handles)
 }
 
-// first collects the ends of all loops. The first one ends the others.
+// first waits for all loops and returns the error of the one that ended first, joined
+// with any further errors. It closes the handles, which ends the others.
 func first(ended <-chan error, handles []net.Listener) error {
 	err := <-ended
 	for _, h := range handles {
-		_ = h.Close() // Serve reports what matters
+		_ = h.Close() // Serve reports an error that matters
 	}
 	for range len(handles) - 1 {
 		if e := <-ended; !errors.Is(e, ErrServerClosed) && !errors.Is(e, net.ErrClosed) {
@@ -44,8 +45,8 @@ func first(ended <-chan error, handles []net.Listener) error {
 	return err
 }
 
-// duplicate returns n listeners on the socket of l, l first. On error l is
-// closed.
+// duplicate returns n listeners on the socket of l, the first of which is l. On error
+// it closes l.
 func duplicate(l net.Listener, n int) ([]net.Listener, error) {
 	handles := []net.Listener{l}
 	for len(handles) < n {

@@ -2,23 +2,27 @@ package serve
 
 import "context"
 
-// Done returns a channel that is closed when Shutdown or Close begins: a handler
-// that would wait for a further request should end.
+// Done returns a channel that is closed when Shutdown or Close begins. A handler that
+// would wait for another request should end then.
 func (s *Server) Done() <-chan struct{} {
 	s.prepare()
 	return s.done
 }
 
 // Shutdown stops accepting, closes the listeners and the parked connections, and
-// waits until all handlers have returned or ctx is done; then it returns nil or
-// the context's error. A parked connection on which data waits, or that no handler
-// has seen yet (ParkNew), goes to its handler once more, which has to bound its
-// waiting; one that a handler parks after that is closed. Connections
-// that wait in the accept queue of a listener are reset with it, if no other
-// descriptor of that socket is open; see the package documentation on rolling
+// waits until all handlers have returned or ctx is done. It returns nil or the
+// context's error.
+//
+// A parked connection goes to its handler once more if data waits on it or if no
+// handler has seen it yet (ParkNew). Such a handler has to bound its own waiting; if
+// it parks the connection again, the connection is closed.
+//
+// Connections in the accept queue of a listener are reset when it closes, unless
+// another descriptor of that socket is open; see the package documentation on rolling
 // restarts.
 //
-// After Close, or a Shutdown that returned early, Shutdown waits (again).
+// After Close, or after a Shutdown that returned early, Shutdown waits for the
+// handlers that are left.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.prepare()
 	s.stop(false)
@@ -37,10 +41,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close stops accepting, closes the listeners, and cuts every connection at
-// once: by its method Abort, if it has one, else by its Close. It does not wait
-// for the handlers, whose reads and writes now fail; Shutdown after Close does.
-// Close always returns nil.
+// Close stops accepting, closes the listeners, and cuts every connection at once: by
+// its method Abort if it has one, otherwise by its Close. It does not wait for the
+// handlers, whose reads and writes now fail; call Shutdown afterwards to wait for
+// them. Close always returns nil.
 func (s *Server) Close() error {
 	s.prepare()
 	for _, c := range s.stop(true) {
@@ -52,8 +56,8 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// stop ends the accept loops. If cut is set it returns the connections held, and
-// those accepted later are cut when they start.
+// stop ends the accept loops. If cut is set it returns the connections that the
+// server holds, and later ones are cut as they start.
 func (s *Server) stop(cut bool) []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,7 +66,7 @@ func (s *Server) stop(cut bool) []*conn {
 		close(s.done)
 	}
 	for lp := range s.loops {
-		_ = closeListener(lp.Listener) // leave reports the error, if it lasts
+		_ = closeListener(lp.Listener) // leave reports a lasting error
 	}
 	s.checkDrained()
 	if !cut {
@@ -76,7 +80,8 @@ func (s *Server) stop(cut bool) []*conn {
 	return held
 }
 
-// checkDrained wakes Shutdown when nothing is left. The caller holds mu.
+// checkDrained wakes Shutdown when no loop and no connection is left. The caller
+// holds mu.
 func (s *Server) checkDrained() {
 	if !s.stopped || len(s.loops) > 0 || len(s.conns) > 0 {
 		return

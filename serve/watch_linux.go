@@ -7,26 +7,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchSet is an epoll set over the descriptors of the parked connections, with
-// one-shot interest. Those are in the runtime's own set as well; a descriptor
-// may be in several. The set is itself a file that the runtime's poller watches
-// (epoll sets nest), so that waiting for it costs a goroutine and no thread.
+// watchSet is an epoll set with one-shot interest in the descriptors of the parked
+// connections. They are in the runtime's own set as well; a descriptor may be in
+// several. The set is a file that the runtime's poller watches (epoll sets nest), so
+// that waiting for it costs a goroutine but no thread.
 type watchSet struct {
 	file *os.File // owns epfd; nil until first needed
 	epfd int
 	byFD []*conn // the parked connections by descriptor
 }
 
-// events that end a stay. EPOLLERR and EPOLLHUP are always reported.
+// interest is the events that end a stay. EPOLLERR and EPOLLHUP are always reported.
 const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
 
-// maxEvents is how many connections one system call may report.
+// maxEvents is how many connections one system call reports at most.
 const maxEvents = 128
 
-// watch begins to watch c, whose descriptor is fd, for one event. False means
-// that a goroutine has to. stale is a connection that had the same descriptor, and
-// so was closed by somebody else while it was parked: it is the caller's now. The
-// caller holds p.mu.
+// watch makes the set report one event of c, whose descriptor is fd. If it is not ok,
+// a goroutine has to wait for c instead. A stale connection is one that still was in
+// the set under fd: other code closed it while it was parked, and the caller owns it
+// now. The caller holds p.mu.
 func (s *watchSet) watch(p *parking, c *conn, fd uintptr) (stale *conn, ok bool) {
 	c.fd = -1
 	if s.file == nil && !s.open(p) {
@@ -46,14 +46,14 @@ func (s *watchSet) watch(p *parking, c *conn, fd uintptr) (stale *conn, ok bool)
 	return stale, true
 }
 
-// arm asks for one event. A descriptor stays in the set until it is closed, so
-// that parking again costs one call as well.
+// arm asks for one event. A descriptor stays in the set until it is closed, so that
+// parking it again costs only one call too.
 func (s *watchSet) arm(c *conn, fd int) bool {
 	op := unix.EPOLL_CTL_ADD
 	if c.known {
 		op = unix.EPOLL_CTL_MOD
 	}
-	ev := unix.EpollEvent{Events: interest, Fd: int32(fd), Pad: int32(c.visit)}
+	ev := unix.EpollEvent{Events: interest, Fd: int32(fd), Pad: int32(c.stay)}
 	if unix.EpollCtl(s.epfd, op, fd, &ev) != nil {
 		return false
 	}
@@ -68,10 +68,10 @@ func (s *watchSet) leave(c *conn) {
 	}
 }
 
-// sweepChunk is how many descriptors are looked at under one lock: about 50 us.
+// sweepChunk is how many descriptors are checked under one lock: about 50 us.
 const sweepChunk = 1024
 
-// sweep takes out the connections that somebody else has closed.
+// sweep takes out the connections that other code has closed.
 func (s *watchSet) sweep(p *parking) []*conn {
 	var out []*conn
 	for start, more := 0, true; more; start += sweepChunk {
@@ -93,7 +93,8 @@ func (s *watchSet) sweepChunk(p *parking, start int, out []*conn) (_ []*conn, mo
 	return out, end < len(s.byFD)
 }
 
-// isClosed: Control does nothing but hold the descriptor for a moment.
+// isClosed reports whether c is closed. Control does nothing but hold the descriptor
+// for a moment.
 func isClosed(c *conn) bool {
 	raw := c.rawConn()
 	return raw == nil || raw.Control(func(uintptr) {}) != nil
@@ -103,16 +104,16 @@ func isClosed(c *conn) bool {
 func (s *watchSet) open(p *parking) bool {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return false // out of descriptors, perhaps; the next one may have more luck
+		return false // perhaps out of descriptors; the next park tries again
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd) // nothing is lost with an empty set
+		_ = unix.Close(fd) // the set is empty
 		return false
 	}
 	f := os.NewFile(uintptr(fd), "epoll")
 	raw, err := f.SyscallConn()
 	if err != nil {
-		_ = f.Close() // as above
+		_ = f.Close() // the set is empty
 		return false
 	}
 	s.file, s.epfd = f, fd
@@ -120,16 +121,16 @@ func (s *watchSet) open(p *parking) bool {
 	return true
 }
 
-// close ends the goroutine. Nothing is watched after it, since the parking is
-// closed. The caller holds p.mu.
+// close ends the goroutine. The parking is closed already, so nothing is watched
+// afterwards. The caller holds p.mu.
 func (s *watchSet) close() {
 	if s.file != nil {
 		_ = s.file.Close() // it holds no data
 	}
 }
 
-// watchAll is the event loop: it hands readable connections over until the set
-// is closed.
+// watchAll is the event loop. It passes readable connections to their handlers until
+// the set is closed.
 func (p *parking) watchAll(set syscall.RawConn) {
 	events := make([]unix.EpollEvent, maxEvents)
 	ready := make([]*conn, 0, maxEvents)
@@ -157,14 +158,14 @@ func epollWait(set syscall.RawConn, events []unix.EpollEvent) (n int, err error)
 	return n, err
 }
 
-// takeEvents takes out the connections that are still in the stay that an event
-// is about.
+// takeEvents takes out the connections that the events are about. An event of an
+// earlier stay is ignored.
 func (p *parking) takeEvents(ready []*conn, events []unix.EpollEvent) []*conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, ev := range events {
 		c := p.set.byFD[ev.Fd]
-		if c == nil || c.visit != uint32(ev.Pad) {
+		if c == nil || c.stay != uint32(ev.Pad) {
 			continue
 		}
 		p.remove(c)

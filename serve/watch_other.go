@@ -2,7 +2,7 @@
 
 package serve
 
-// watchSet is empty: a goroutine waits for each connection.
+// watchSet watches nothing, so a goroutine waits for each connection.
 type watchSet struct{}
 
 func (watchSet) watch(*parking, *conn, uintptr) (stale *conn, ok bool) { return nil, false }

@@ -22,14 +22,15 @@ func compareIdle(servers []server, n int) error {
 	return nil
 }
 
-// settle is how long a server gets to come to rest before its memory is read.
+// settle is how long a server may take to come to rest before its memory is read.
 const settle = 500 * time.Millisecond
 
-// warm is the number of the earlier connections.
+// warm is the number of connections that warm a server up.
 const warm = 100
 
-// measureIdle is the growth of resident memory by n connections, beyond what it was with
-// a hundred earlier ones, which brought in the code and what else is needed once.
+// measureIdle returns the growth of resident memory by one idle connection. It
+// compares n connections with the first hundred, which also load the code and all
+// that is needed only once.
 func (s server) measureIdle(n int) (float64, error) {
 	p, port, err := s.run()
 	if err != nil {
@@ -44,7 +45,7 @@ func (s server) measureIdle(n int) (float64, error) {
 	return float64(after-before) / float64(n-warm), err
 }
 
-// residentWith is the resident memory of p while it holds n idle connections.
+// residentWith returns the resident memory of p while it holds n idle connections.
 func (p process) residentWith(port, n int) (int, error) {
 	client, err := startHolder(port, n)
 	if err != nil {
@@ -74,7 +75,7 @@ func startHolder(port, n int) (process, error) {
 	return client, nil
 }
 
-// hold opens n connections that say nothing, then says so and waits to be killed.
+// hold opens n connections that send nothing, reports it and waits to be killed.
 func hold(port, n int) error {
 	for i := range n {
 		if _, err := connect([4]byte{127, 0, 2, byte(i%200 + 1)}, port); err != nil {

@@ -13,8 +13,8 @@ import (
 
 const request = "GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: load\r\nAccept: */*\r\n\r\n"
 
-// loader keeps conns connections busy from one thread, with plain system calls:
-// the client should cost as little as it can of the CPUs it shares with the server.
+// loader keeps connections busy from one thread, with plain system calls, to use as
+// little as possible of the CPUs that it shares with the server.
 type loader struct {
 	port, epfd int
 	next       byte // last byte of the next source address
@@ -70,7 +70,7 @@ func (l *loader) ask() error {
 	return unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
 }
 
-// answered reads an answer to its end and asks again.
+// answered reads an answer to its end and makes the next request.
 func (l *loader) answered(fd int) error {
 	n, err := unix.Read(fd, l.buf[:])
 	if err != nil {
@@ -86,8 +86,8 @@ func (l *loader) answered(fd int) error {
 	return errors.Join(unix.Close(fd), l.ask())
 }
 
-// connect opens a connection from ip to 127.0.0.1. The port is chosen at connect
-// (IP_BIND_ADDRESS_NO_PORT), so that each source address has all of them.
+// connect opens a connection from ip to 127.0.0.1. The kernel chooses the port at
+// connect (IP_BIND_ADDRESS_NO_PORT), so each source address can use all ports.
 func connect(ip [4]byte, port int) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

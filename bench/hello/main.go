@@ -1,9 +1,9 @@
 //go:build linux
 
-// Command hello compares examples/hello with a single-threaded epoll server that
-// does the same job, side by side in one run: requests per second and CPU time per
-// request with a connection per request, and resident memory per idle connection.
-// See README.md. All processes are its children and end with it.
+// Command hello compares examples/hello with a single-threaded epoll server that does
+// the same job, side by side in one run. It measures requests per second and CPU time
+// per request with one connection per request, and resident memory per idle
+// connection. See README.md. All processes are its children and end with it.
 package main
 
 import (
@@ -20,7 +20,7 @@ func main() {
 	if len(os.Args) > 2 && os.Args[1] == "-role" {
 		exit(play(os.Args[2], os.Args[3:]))
 	}
-	runtime.LockOSThread() // the kernel kills the children when the thread that started them ends
+	runtime.LockOSThread() // the children are killed when the thread that started them ends
 	duration := flag.Duration("time", 5*time.Second, "of one measurement of requests")
 	rounds := flag.Int("rounds", 3, "measurements of each server, taken in turn")
 	conns := flag.Int("conns", 64, "connections at once")
@@ -41,7 +41,7 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// play is what a child process does.
+// play runs a child process in a role.
 func play(role string, args []string) error {
 	n, err := numbers(strings.Join(args, ","))
 	switch {

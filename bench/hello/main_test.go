@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestMain lets the test binary play the roles of the program.
+// TestMain makes the test binary play the roles of the program.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "-role" {
 		main()
@@ -17,8 +17,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Everything is measured once, briefly: each server answers each request of the
-// load, and holds the idle connections.
+// Everything is measured once and briefly. Each server must answer each request and
+// hold the idle connections.
 func TestCompare(t *testing.T) {
 	if _, err := exec.LookPath("cc"); err != nil {
 		if os.Getenv("CI") != "" {

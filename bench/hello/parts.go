@@ -22,13 +22,13 @@ var parts = map[string]func(port int) error{
 	"goroutine":       func(port int) error { return holdAll(port, func(c net.Conn) { go readAll(c) }) },
 }
 
-// part is how to start one of them.
+// part returns how to start one of them.
 func part(name, role string) server {
 	argv := func(port string) []string { return []string{"/proc/self/exe", "-role", role, port} }
 	return server{name: name, argv: argv}
 }
 
-// requestParts answer requests.
+// requestParts returns the parts that answer requests.
 func requestParts() []server {
 	return []server{
 		part("serve, no transport, no parser", "serve"),
@@ -37,7 +37,7 @@ func requestParts() []server {
 	}
 }
 
-// idleParts hold connections that say nothing.
+// idleParts returns the parts that hold silent connections.
 func idleParts() []server {
 	return []server{
 		part("serve, parked", "parked"),
@@ -51,8 +51,8 @@ func listenOn(port int) (net.Listener, error) { return net.Listen("tcp", ":"+str
 
 const response = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\nConnection: close\r\n\r\nHello"
 
-// answer reads once, whatever it is, and answers: the least that can be done with
-// package serve and package net.
+// answer reads once and answers, whatever it read: the least that package serve and
+// package net can do.
 func answer(port, handles int) error {
 	l, err := listenOn(port)
 	if err != nil {
@@ -77,11 +77,11 @@ func netHTTP(port int) error {
 	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		w.Header().Set("Connection", "close")
-		_, _ = io.WriteString(w, "Hello") // the client tells
+		_, _ = io.WriteString(w, "Hello") // the client notices
 	}))
 }
 
-// park holds idle connections by package serve.
+// park parks idle connections with package serve.
 func park(port int) error {
 	l, err := listenOn(port)
 	if err != nil {
@@ -94,13 +94,13 @@ func park(port int) error {
 	return s.Serve(l)
 }
 
-// holdAll accepts connections, gives each to use, and keeps them.
+// holdAll accepts connections, passes each to use, and keeps them.
 func holdAll(port int, use func(net.Conn)) error {
 	l, err := listenOn(port)
 	if err != nil {
 		return err
 	}
-	var held struct{ conns []net.Conn } // what is not kept is closed by its finalizer
+	var held struct{ conns []net.Conn } // a dropped connection would be closed by its finalizer
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -111,7 +111,8 @@ func holdAll(port int, use func(net.Conn)) error {
 	}
 }
 
-// readAll is the least that a goroutine per connection can be: one byte of buffer.
+// readAll does the least that a goroutine per connection can, with a buffer of one
+// byte.
 func readAll(c net.Conn) {
 	var b [1]byte
 	for {

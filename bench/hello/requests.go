@@ -15,8 +15,8 @@ type sample struct {
 	cpu       time.Duration // of the server, per request
 }
 
-// compareRequests measures the servers in turn, so that what else the machine
-// does hits them alike, and prints the medians.
+// compareRequests measures the servers in turn, so that other work of the machine
+// affects all alike, and prints the medians.
 func compareRequests(servers []server, d time.Duration, rounds, conns int) error {
 	samples := make([][]sample, len(servers))
 	for range rounds {
@@ -39,7 +39,7 @@ func compareRequests(servers []server, d time.Duration, rounds, conns int) error
 	return nil
 }
 
-// median takes the medians of both figures.
+// median returns the medians of both figures.
 func median(s []sample) sample {
 	var rate []float64
 	var cpu []time.Duration

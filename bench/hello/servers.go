@@ -18,15 +18,14 @@ import (
 //go:embed epoll/server.c
 var epollSource []byte
 
-// server is how to start one of the servers under comparison.
+// server says how to start one of the servers under comparison.
 type server struct {
 	name string
 	argv func(port string) []string
 	cpus int // GOMAXPROCS; zero: not set
 }
 
-// build compiles both servers into dir. The first one returned is the one that
-// the others are compared with.
+// build compiles both servers into dir. The first one is the base of the comparison.
 func build(dir string) ([]server, error) {
 	source := filepath.Join(dir, "server.c")
 	if err := os.WriteFile(source, epollSource, 0o600); err != nil {
@@ -55,7 +54,7 @@ func command(name string, args ...string) error {
 	return nil
 }
 
-// self starts this program in a role.
+// self returns the arguments that run this program in a role.
 func self(role string, args ...int) []string {
 	argv := []string{"/proc/self/exe", "-role", role}
 	for _, a := range args {
@@ -64,7 +63,7 @@ func self(role string, args ...int) []string {
 	return argv
 }
 
-// process is a child that ends at the latest with us.
+// process is a child that ends when we do, at the latest.
 type process struct{ *exec.Cmd }
 
 func child(argv []string, env ...string) process {
@@ -76,7 +75,7 @@ func child(argv []string, env ...string) process {
 
 func (p process) stop() {
 	_ = p.Process.Kill() // it may have ended
-	_ = p.Wait()         // killed: that is the error
+	_ = p.Wait()         // the error says that it was killed
 }
 
 // run starts the server on a free port of 127.0.0.1 and waits until it listens.
@@ -112,8 +111,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
-// cpu is the CPU time that p has used, from schedstat (nanoseconds) of all its
-// threads that live.
+// cpu returns the CPU time that p has used, summed from schedstat of its living
+// threads.
 func (p process) cpu() (time.Duration, error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.Process.Pid))
 	if err != nil {
@@ -134,7 +133,7 @@ func (p process) cpu() (time.Duration, error) {
 	return total, nil
 }
 
-// resident is the resident memory of p in bytes.
+// resident returns the resident memory of p in bytes.
 func (p process) resident() (int, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.Process.Pid))
 	if err != nil {

@@ -19,11 +19,10 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// payload is what each dial sends and wants back.
+// payload is what each dial sends and expects back.
 var payload = bytes.Repeat([]byte("reuseport "), 1000)
 
-// step is one dial of the demonstration: who listens where, whom A dials, and
-// what must come of it.
+// step is one dial of the demonstration: what A dials, and what must happen.
 type step struct {
 	what   string
 	target func(d *demonstration) (ma.Multiaddr, error)
@@ -35,12 +34,12 @@ var steps = []step{
 	{"the same peer again", func(d *demonstration) (ma.Multiaddr, error) { return d.b.on("127.0.0.1") }, "new"},
 	{"IPv6", func(d *demonstration) (ma.Multiaddr, error) { return d.b.on("::1") }, "reused"},
 	{"by name", func(d *demonstration) (ma.Multiaddr, error) { return d.c.named() }, "reused"},
-	{"the own listener", func(d *demonstration) (ma.Multiaddr, error) { return d.a.on("127.0.0.1") }, "new"},
-	{"nobody listens", func(d *demonstration) (ma.Multiaddr, error) { return closedPort() }, "refused"},
+	{"its own listener", func(d *demonstration) (ma.Multiaddr, error) { return d.a.on("127.0.0.1") }, "new"},
+	{"a closed port", func(d *demonstration) (ma.Multiaddr, error) { return closedPort() }, "refused"},
 	{"after closing all", func(d *demonstration) (ma.Multiaddr, error) { d.hangUp(); return d.b.on("127.0.0.1") }, "reused"},
 }
 
-// demonstration is three peers on dual-stack ports; A dials, B and C answer.
+// demonstration is three peers on dual-stack ports. A dials; B and C answer.
 type demonstration struct {
 	a, b, c *host
 	open    []io.Closer
@@ -60,10 +59,10 @@ func demo(out io.Writer) int {
 	s := d.a.transport.Stats()
 	fmt.Fprintf(out, "\nA's dials: %d reused, %d from a new port, %d failed.\n", s.DialsReused, s.DialsNew, s.DialsFailed)
 	if bad > 0 {
-		fmt.Fprintf(out, "%d of %d dials did not end as they should.\n", bad, len(steps))
+		fmt.Fprintf(out, "%d of %d dials did not end as expected.\n", bad, len(steps))
 		return 1
 	}
-	fmt.Fprintln(out, "Every dial ended as it should.")
+	fmt.Fprintln(out, "Every dial ended as expected.")
 	return 0
 }
 
@@ -79,17 +78,17 @@ func newDemonstration() (*demonstration, error) {
 	return d, nil
 }
 
-// table prints a row for each step and returns how many went wrong.
+// table prints a row for each step and returns how many steps went wrong.
 func (d *demonstration) table(out io.Writer) (bad int) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintln(w, "A DIALS\tTARGET\tSOURCE PORT\tREUSED\tWHY NOT\tBYTES BACK\tAS IT SHOULD")
+	fmt.Fprintln(w, "A DIALS\tTARGET\tSOURCE PORT\tREUSED\tWHY NOT\tBYTES BACK\tAS EXPECTED")
 	for _, s := range steps {
 		r := d.dial(s)
-		if !r.asWanted {
+		if !r.asExpected {
 			bad++
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", s.what, r.target, r.source, r.reused, r.why, r.bytes, yesNo(r.asWanted))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", s.what, r.target, r.source, r.reused, r.why, r.bytes, yesNo(r.asExpected))
 	}
 	return bad
 }
@@ -105,10 +104,10 @@ func yesNo(b bool) string {
 type result struct {
 	target, source, reused, why string
 	bytes                       int
-	asWanted                    bool
+	asExpected                  bool
 }
 
-// dial does one step. The connection stays open until hangUp.
+// dial makes the dial of one step. The connection stays open until hangUp.
 func (d *demonstration) dial(s step) result {
 	target, err := s.target(d)
 	if err != nil {
@@ -118,9 +117,9 @@ func (d *demonstration) dial(s step) result {
 	conn, err := d.a.transport.Dial(target)
 	if err != nil {
 		r.why = err.Error()
-		if refused := "connection refused"; strings.Contains(err.Error(), refused) { // Plan 9 has no errno to ask for
+		if refused := "connection refused"; strings.Contains(err.Error(), refused) { // Plan 9 has no errno to test for
 			r.why = refused
-			r.asWanted = s.want == "refused"
+			r.asExpected = s.want == "refused"
 		}
 		return r
 	}
@@ -132,11 +131,11 @@ func (d *demonstration) dial(s step) result {
 		r.why = c.Cause().String()
 	}
 	r.bytes, err = echo(c)
-	r.asWanted = err == nil && c.Reused() == (s.want == "reused") && s.want != "refused"
+	r.asExpected = err == nil && c.Reused() == (s.want == "reused") && s.want != "refused"
 	return r
 }
 
-// echo sends the payload and counts the bytes that come back as sent.
+// echo sends the payload and returns how many bytes came back.
 func echo(c net.Conn) (int, error) {
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return 0, err
@@ -146,7 +145,7 @@ func echo(c net.Conn) (int, error) {
 	got := make([]byte, len(payload))
 	n, err := io.ReadFull(c, got)
 	if !bytes.Equal(got, payload) {
-		err = errors.Join(err, errors.New("other bytes came back"))
+		err = errors.Join(err, errors.New("the bytes that came back differ"))
 	}
 	return n, errors.Join(err, <-sent)
 }
@@ -195,13 +194,13 @@ func serveEcho(l manet.Listener) {
 			return // the transport is shut down
 		}
 		go func() {
-			io.Copy(c, c) // ends when the peer closes; its error is the peer's
+			io.Copy(c, c) // ends when the peer closes; an error is the peer's concern
 			c.Close()
 		}()
 	}
 }
 
-// on is the host's address with a given IP.
+// on returns the host's address with the given IP.
 func (h *host) on(ip string) (ma.Multiaddr, error) {
 	return manet.FromNetAddr(&net.TCPAddr{IP: net.ParseIP(ip), Port: int(h.port)})
 }
@@ -210,12 +209,12 @@ func (h *host) named() (ma.Multiaddr, error) {
 	return ma.NewMultiaddr(fmt.Sprintf("/dns4/localhost/tcp/%d", h.port))
 }
 
-// closedPort is an address on which nobody listens.
+// closedPort returns an address on which nothing listens.
 func closedPort() (ma.Multiaddr, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close() // before the dial; the port stays unused for a while
+	defer l.Close() // before the dial; the port stays unused long enough
 	return manet.FromNetAddr(l.Addr())
 }

@@ -1,9 +1,9 @@
 // Command reuseport shows what package reuseport does on this machine.
 //
-//	reuseport demo        two peers dial each other; a table of what came of it
-//	reuseport available   can this system dial from a listening port?
+//	reuseport demo        dial between peers on this machine and print a table
+//	reuseport available   say whether this system can dial from a listening port
 //
-// The exit status is 0 if all went as it should, 1 if not, 2 for wrong usage.
+// The exit status is 0 if everything went as expected, 1 if not, 2 for wrong usage.
 package main
 
 import (
@@ -16,8 +16,8 @@ import (
 
 const usage = `usage: reuseport demo | available
 
-  demo        two peers on this machine listen and dial each other (IPv4, IPv6,
-              dual-stack, a second dial, the own listener, a closed port)
+  demo        peers on this machine listen and dial each other (IPv4, IPv6,
+              dual-stack, a second dial, its own listener, a closed port)
   available   say whether this system can dial from a listening port
 `
 

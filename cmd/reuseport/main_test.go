@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestDemo runs the demonstration for real and reads its table.
+// TestDemo runs the demonstration itself and reads its table.
 func TestDemo(t *testing.T) {
 	var out bytes.Buffer
 	if status := run([]string{"demo"}, &out, &out); status != 0 {

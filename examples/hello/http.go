@@ -23,8 +23,8 @@ const (
 // greeter answers requests, each within timeout.
 type greeter struct{ timeout time.Duration }
 
-// serve is a serve.Handler: one request, one answer. Its error is for the log;
-// what the client did wrong is in the answer.
+// serve is a serve.Handler: one request, one answer. It returns only errors worth
+// logging; what the client did wrong is in the answer.
 func (g greeter) serve(c net.Conn) (serve.Handler, error) {
 	if err := c.SetDeadline(time.Now().Add(g.timeout)); err != nil {
 		return nil, err
@@ -34,10 +34,10 @@ func (g greeter) serve(c net.Conn) (serve.Handler, error) {
 	r.reset(c)
 	req, status := r.request()
 	if status == 0 {
-		return nil, nil // the client left without a word
+		return nil, nil // the client closed without a request
 	}
 	if status == http.StatusRequestTimeout {
-		// The deadline has passed, for the answer too.
+		// The deadline has passed for the answer too.
 		if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
 			return nil, err
 		}
@@ -45,14 +45,14 @@ func (g greeter) serve(c net.Conn) (serve.Handler, error) {
 	if _, err := c.Write(answer(status, req != nil && req.Method == http.MethodHead)); err != nil {
 		return nil, nil // the client is gone, or does not read
 	}
-	// The server closes c, and reuseport's Close delivers the answer also to a
-	// client that still sends: a plain TCP close resets then.
+	// The server closes c. Close of reuseport delivers the answer even to a client
+	// that is still sending; a plain TCP close would reset the connection.
 	return nil, nil
 }
 
-// reader reads one request. The limit is below the buffer, and below that is what
-// keeps the connection's own error: the parser takes a header that stopped in the
-// middle for a malformed one.
+// reader reads one request. The limit lies below the buffer. Below the limit the
+// reader keeps the connection's own error, because the parser reports a header that
+// stops in the middle as malformed.
 type reader struct {
 	conn  net.Conn
 	err   error
@@ -86,8 +86,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// request reads a request and its body and returns the status of the answer,
-// zero for none.
+// request reads a request with its body and returns the status of the answer, or 0
+// for none.
 func (r *reader) request() (*http.Request, int) {
 	if _, err := r.buf.Peek(1); errors.Is(err, io.EOF) {
 		return nil, 0
@@ -104,7 +104,7 @@ func (r *reader) request() (*http.Request, int) {
 	return req, r.body(req)
 }
 
-// body reads the body, which for a chunked one ends at maxBody.
+// body reads the body. It stops a chunked one at maxBody.
 func (r *reader) body(req *http.Request) int {
 	if req.Body == http.NoBody {
 		return http.StatusOK
@@ -114,7 +114,7 @@ func (r *reader) body(req *http.Request) int {
 			return 0
 		}
 	}
-	r.limit.N = 2 * maxBody // chunks have a frame
+	r.limit.N = 2 * maxBody // room for the framing of chunks
 	n, err := io.Copy(io.Discard, io.LimitReader(req.Body, maxBody+1))
 	switch {
 	case n > maxBody:
@@ -125,13 +125,13 @@ func (r *reader) body(req *http.Request) int {
 	return http.StatusOK
 }
 
-// expectsContinue: a client that waits before it sends the body. A server must not
-// send a 100 to one that speaks HTTP/1.0 (RFC 9110, section 10.1.1).
+// expectsContinue reports whether the client waits for a 100 before it sends the
+// body. A server must not send one to an HTTP/1.0 client (RFC 9110, section 10.1.1).
 func expectsContinue(req *http.Request) bool {
 	return req.ProtoAtLeast(1, 1) && strings.EqualFold(req.Header.Get("Expect"), "100-continue")
 }
 
-// fault is the status for a request that could not be read to its end.
+// fault returns the status for a request that could not be read to its end.
 func (r *reader) fault(tooLarge int) int {
 	switch {
 	case r.limit.N <= 0:
@@ -139,7 +139,7 @@ func (r *reader) fault(tooLarge int) int {
 	case errors.Is(r.err, os.ErrDeadlineExceeded):
 		return http.StatusRequestTimeout
 	case r.err != nil && !errors.Is(r.err, io.EOF):
-		return 0 // the connection failed and carries no answer
+		return 0 // the connection failed: no answer can be sent
 	}
 	return http.StatusBadRequest
 }

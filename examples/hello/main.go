@@ -1,11 +1,11 @@
-// Command hello is an HTTP server on one port that answers every request with
-// "Hello" and closes the connection. It shows package serve under load: a
-// connection that says nothing costs no goroutine, surplus clients wait in the
-// kernel's queue, and no client can hold a slot for longer than -timeout.
+// Command hello is an HTTP server on one port that answers every request with "Hello"
+// and closes the connection. It shows package serve under load: a silent connection
+// costs no goroutine, surplus clients wait in the kernel's queue, and no client can
+// hold a slot for longer than -timeout allows.
 //
 //	hello -port 8080 -max 10000
 //
-// SIGTERM and SIGINT stop it when the requests in flight are answered.
+// SIGTERM and SIGINT stop it after the requests in flight are answered.
 package main
 
 import (
@@ -69,8 +69,8 @@ func run(ctx context.Context, port uint16, limit int, timeout time.Duration) err
 	return shutdown(srv, t, 2*timeout)
 }
 
-// shutdown waits for the requests in flight, which end within two timeouts, and
-// then for what their connections still have to deliver.
+// shutdown waits for the requests in flight, which end within two timeouts, and then
+// until their connections have delivered everything.
 func shutdown(srv *serve.Server, t *reuseport.Transport, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -80,7 +80,7 @@ func shutdown(srv *serve.Server, t *reuseport.Transport, patience time.Duration)
 	return t.Shutdown(ctx)
 }
 
-// logInFlight logs the requests in flight once a second while they change.
+// logInFlight logs the requests in flight, once a second while the counters change.
 func logInFlight(ctx context.Context, log *slog.Logger, srv *serve.Server) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

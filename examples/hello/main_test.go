@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// asHello makes the test binary the program itself.
+// asHello makes the test binary run the program instead of the tests.
 const asHello = "RUN_HELLO"
 
 func TestMain(m *testing.M) {
@@ -35,7 +35,7 @@ type program struct {
 	addr string
 }
 
-// start runs hello on a free port, which its log tells.
+// start runs hello on a free port, which it reads from the log.
 func start(t *testing.T, args ...string) *program {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], append([]string{"-port", "0"}, args...)...)
@@ -83,14 +83,14 @@ func (p *program) dial(t *testing.T) *net.TCPConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Close() }) // the program has closed it
+	t.Cleanup(func() { _ = c.Close() }) // the program has usually closed it
 	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	return c.(*net.TCPConn)
 }
 
-// status is the first line of an answer.
+// status returns the status in the first line of an answer.
 func status(answer string) string {
 	line, _, _ := strings.Cut(answer, "\r\n")
 	return strings.TrimPrefix(line, "HTTP/1.1 ")
@@ -134,7 +134,7 @@ func TestHeadHasNoBody(t *testing.T) {
 	}
 }
 
-// A body cut short by its sender's FIN is told apart from a slow one.
+// A body cut short by its sender's FIN is distinguished from a slow one.
 func TestShortBody(t *testing.T) {
 	c := start(t).dial(t)
 	if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab"); err != nil {
@@ -167,7 +167,8 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
-// Bad flags are an error, not another port or an answer of 408 to everything.
+// Bad flags are an error: hello does not pick another port or answer 408 to
+// everything.
 func TestBadFlags(t *testing.T) {
 	for _, args := range [][]string{{"-port", "70000"}, {"-timeout", "0"}, {"-timeout", "-1s"}, {"8080"}} {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -180,7 +181,8 @@ func TestBadFlags(t *testing.T) {
 	}
 }
 
-// Clients that say nothing, or one byte now and then, hold no slot for ever.
+// Clients that send nothing, or a byte now and then, do not hold their slots for
+// ever.
 func TestSlowClientsFreeTheirSlots(t *testing.T) {
 	p := start(t, "-max", "4", "-timeout", "200ms")
 	for i := range 8 {
@@ -201,9 +203,9 @@ func drip(c net.Conn) {
 	}
 }
 
-// An ordinary client, many times at once, and SIGTERM in the middle of it: each
-// request is answered or refused, none is lost.
-func TestOrdinaryClientsAndTerm(t *testing.T) {
+// Ordinary clients make many requests at once, and SIGINT comes in the middle. Each
+// request is answered or refused; none is lost.
+func TestOrdinaryClientsAndInterrupt(t *testing.T) {
 	p := start(t)
 	var clients sync.WaitGroup
 	lost := make(chan error, 10)
@@ -226,8 +228,8 @@ func TestOrdinaryClientsAndTerm(t *testing.T) {
 	}
 }
 
-// untilRefused asks until it cannot connect, or its connection was still in the
-// accept queue when the listener closed.
+// untilRefused makes requests until it cannot connect, or until its connection was
+// still in the accept queue when the listener closed.
 func untilRefused(url string) error {
 	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for n := 0; ; n++ {

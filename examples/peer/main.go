@@ -43,7 +43,7 @@ func run(port string, peers []string) error {
 	return greet(&t, peers[0])
 }
 
-// answer tells each peer the address it was seen at.
+// answer tells each peer the address it is seen at.
 func answer(l manet.Listener) error {
 	for {
 		c, err := l.Accept()

@@ -1,20 +1,21 @@
 //go:build unix
 
-// Command rolling serves one port with several processes and replaces them one
-// by one without losing a connection.
+// Command rolling serves one port with several processes and replaces them one by one
+// without losing a connection.
 //
 //	rolling -port 8080 -workers 4     # answers a line with "worker 2 pid 4711" and closes
 //	kill -HUP PID                     # replace all workers, one after the other
 //	kill -TERM PID                    # stop when all connections are served
 //
-// The supervisor makes one socket per worker on the port (Transport.Shared) and
-// never accepts; the kernel spreads connections over the sockets (Linux; the BSDs
-// and macOS give all to one). Each worker inherits its socket. It is replaced by
-// starting the next worker with the same socket, and stopping the old one only when
-// the new one accepts; if that fails, the old one stays. Since the supervisor keeps the socket open in any case, no
-// connection in its queue is reset, even if a worker crashes. A socket that each
-// worker had opened for itself would lose its queue on Close, unless
-// net.ipv4.tcp_migrate_req=1 (Linux 5.14; see package serve).
+// The supervisor makes one socket per worker on the port (Transport.Shared) and never
+// accepts; the kernel spreads connections over the sockets (Linux; the BSDs and macOS
+// give all to one). Each worker inherits its socket. To replace a worker, the
+// supervisor starts the next one with the same socket and stops the old one once the
+// new one accepts; if the new one fails, the old one stays.
+//
+// The supervisor keeps every socket open, so no connection in a queue is reset, even
+// if a worker crashes. If each worker opened its own socket, closing it would lose
+// its queue, unless net.ipv4.tcp_migrate_req=1 (Linux 5.14; see package serve).
 package main
 
 import (
@@ -25,7 +26,7 @@ import (
 	"time"
 )
 
-// patience is how long a worker may take to be ready, or to end.
+// patience is how long a worker may take to be ready or to end.
 const patience = 10 * time.Second
 
 func main() {

@@ -18,7 +18,7 @@ import (
 
 // supervise runs n workers until SIGTERM, and replaces them on SIGHUP.
 func supervise(port uint16, n int) error {
-	// One channel each, so that a SIGHUP that waits displaces no SIGTERM.
+	// Each has its own channel, so that a waiting SIGHUP cannot displace a SIGTERM.
 	end, replace := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM, os.Interrupt)
 	signal.Notify(replace, syscall.SIGHUP)
@@ -37,20 +37,20 @@ func supervise(port uint16, n int) error {
 		case <-replace:
 		}
 		if err := replaceAll(workers, sockets); err != nil {
-			fmt.Fprintln(os.Stderr, "rolling:", err) // those that are left go on
+			fmt.Fprintln(os.Stderr, "rolling:", err) // the workers that are left go on
 			continue
 		}
 		fmt.Println("replaced")
 	}
 }
 
-// listen makes n sockets on one port, which it prints. The descriptors stay open,
-// and with them the queues.
+// listen makes n sockets on one port and prints the port. The descriptors stay open,
+// and with them the accept queues.
 func listen(port uint16, n int) ([]*os.File, error) {
 	var sockets []*os.File
 	for range n {
-		// A Transport of its own each: the listeners of one Transport on one
-		// address are handles of one socket.
+		// Each socket needs a Transport of its own: the listeners of one Transport on
+		// one address are handles of one socket.
 		t := &reuseport.Transport{Shared: true}
 		l, err := t.ListenPort(port)
 		if err != nil {
@@ -67,9 +67,9 @@ func listen(port uint16, n int) ([]*os.File, error) {
 	return sockets, nil
 }
 
-// replaceAll replaces the workers one after the other; a nil one is just started.
-// Where the next one does not start the old one stays. An old one that had died, or
-// has to be killed, is in the error, and replaced all the same.
+// replaceAll replaces the workers one after the other; a nil worker is only started.
+// If the next one does not start, the old one stays. An old worker that had died or
+// had to be killed is replaced too, and its error is returned.
 func replaceAll(workers []*exec.Cmd, sockets []*os.File) error {
 	var errs error
 	for i, old := range workers {
@@ -104,14 +104,14 @@ func start(i int, socket *os.File) (*exec.Cmd, error) {
 		return nil, errors.Join(err, ready.Close())
 	}
 	if err := await(ready); err != nil {
-		_ = cmd.Process.Kill() // it may have ended, which Wait tells
+		_ = cmd.Process.Kill() // it may have ended; Wait tells
 		return nil, fmt.Errorf("worker %d is not ready: %w", i, errors.Join(err, cmd.Wait()))
 	}
 	return cmd, nil
 }
 
-// await waits for the byte that says that the worker accepts. One that died closes
-// its end of the pipe without it: io.EOF.
+// await waits for the byte that a worker sends when it accepts. A worker that dies
+// closes its end of the pipe first: io.EOF.
 func await(ready *os.File) error {
 	err := ready.SetReadDeadline(time.Now().Add(patience))
 	if err == nil {
@@ -120,7 +120,7 @@ func await(ready *os.File) error {
 	return errors.Join(err, ready.Close())
 }
 
-// stop ends a worker, which first serves what it has accepted.
+// stop ends a worker, which first serves the connections it has accepted.
 func stop(w *exec.Cmd) error {
 	if err := w.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -130,7 +130,7 @@ func stop(w *exec.Cmd) error {
 	return w.Wait()
 }
 
-// stopAll ends those that were started, all at the same time.
+// stopAll ends all started workers at the same time.
 func stopAll(workers []*exec.Cmd) error {
 	ended := make(chan error, len(workers))
 	n := 0

@@ -26,8 +26,8 @@ const (
 	readyFD  = 4 // gets a byte when the worker accepts
 )
 
-// work serves the inherited socket until SIGTERM. The other signals of a terminal go
-// to all its processes at once; the supervisor answers them.
+// work serves the inherited socket until SIGTERM. A terminal sends the other signals
+// to all processes of the group; the supervisor acts on them.
 func work(number int) error {
 	signal.Ignore(os.Interrupt, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -51,17 +51,17 @@ func work(number int) error {
 	return finish(s, &t)
 }
 
-// sayReady tells the supervisor that connections are accepted.
+// sayReady tells the supervisor that this worker accepts.
 func sayReady() error {
 	f := os.NewFile(readyFD, "ready")
 	_, err := f.Write([]byte{1})
 	return errors.Join(err, f.Close())
 }
 
-// worker is a worker's number.
+// worker is the number of a worker.
 type worker int
 
-// answer is a serve.Handler: it tells who it is for a line of whatever.
+// answer is a serve.Handler: it reads a line and answers with who it is.
 func (w worker) answer(c net.Conn) (serve.Handler, error) {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func (w worker) answer(c net.Conn) (serve.Handler, error) {
 	return nil, err
 }
 
-// inherited makes a listener of t of the inherited socket.
+// inherited wraps the inherited socket in a listener of t.
 func inherited(t *reuseport.Transport) (net.Listener, error) {
 	f := os.NewFile(socketFD, "socket")
 	nl, err := net.FileListener(f)
@@ -87,7 +87,7 @@ func inherited(t *reuseport.Transport) (net.Listener, error) {
 	return manet.NetListener(l), nil
 }
 
-// finish serves what was accepted, and delivers what was answered.
+// finish serves what has been accepted and delivers what has been answered.
 func finish(s *serve.Server, t *reuseport.Transport) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

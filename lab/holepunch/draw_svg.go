@@ -11,14 +11,14 @@ import (
 // Sizes of the picture, in pixels.
 const (
 	svgPanel  = 380 // width of a panel
-	svgTop    = 190 // where time begins
+	svgTop    = 190 // y of the first packet
 	svgTime   = 300 // height of the time shown
 	svgHeight = svgTop + svgTime + 70
 	svgLeft   = 70 // the lanes within a panel
 	svgRight  = svgPanel - 40
 )
 
-// DrawSVG draws the panels side by side; time goes down, and SYNs that cross are
+// DrawSVG draws the panels side by side. Time runs downwards, and SYNs that cross are
 // lines that cross.
 func DrawSVG(w io.Writer, cfg Config, panels []Panel) error {
 	var b strings.Builder
@@ -27,7 +27,7 @@ func DrawSVG(w io.Writer, cfg Config, panels []Panel) error {
 <style>.lane{stroke:#555;stroke-width:2}.in{stroke:#0a7d33;fill:#0a7d33}.out{stroke:#c0262d;fill:#c0262d}.box{fill:#eef2f7;stroke:#555}text.in,text.out{stroke:#fff;stroke-width:3px;paint-order:stroke}.small{font-size:11px;fill:#555}</style>
 <rect width="100%%" height="100%%" fill="#fff"/>
 <text x="16" y="24" font-size="16" font-weight="bold">Two hosts behind NATs dial each other; round trip %v, b %v later</text>
-<text x="16" y="42" class="small">Green: the NAT it comes to lets it in, since it has sent there from the same mapping. Red: it does not.</text>
+<text x="16" y="42" class="small">Green: the NAT that it reaches lets it in, since it has sent to that address from the same mapping. Red: it does not.</text>
 `, width, svgHeight, width, svgHeight, cfg.RTT, cfg.Late)
 	shown := window(panels)
 	for i, p := range panels {
@@ -38,7 +38,7 @@ func DrawSVG(w io.Writer, cfg Config, panels []Panel) error {
 	return err
 }
 
-// window is the time that all panels show: until the first is connected.
+// window is the period that all panels show: until the first one is connected.
 func window(panels []Panel) time.Duration {
 	var end time.Duration
 	drawn, _ := panels[0].arrows()
@@ -72,7 +72,7 @@ func (p Panel) svg(shown time.Duration) string {
 	return b.String()
 }
 
-// lane is a host, its NAT and the line of its time.
+// lane draws a host, its NAT and its line of time.
 func lane(host string, x int) string {
 	nat := strings.ToUpper(host)
 	return fmt.Sprintf(`<rect class="box" x="%d" y="118" width="60" height="22" rx="4"/><text x="%d" y="133" text-anchor="middle">%s</text>
@@ -81,7 +81,8 @@ func lane(host string, x int) string {
 `, x-30, x, host, x, x, x-30, x, nat, x, x, svgTop+svgTime)
 }
 
-// svg draws an arrow from when it was sent to when it came.
+// svg draws an arrow from the time at which the packet was sent to that at which it
+// arrived.
 func (x arrow) svg(shown time.Duration) string {
 	from, to, anchor, at := svgLeft, svgRight, "start", svgLeft+6
 	if !x.rightward {

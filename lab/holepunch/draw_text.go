@@ -20,12 +20,12 @@ func DrawText(w io.Writer, cfg Config, panels []Panel) error {
   a 10.1.0.2 ── NAT A 192.0.0.65 ──┐
                                    ├── wire, %v round trip ── rendezvous 192.0.0.80
   b 10.2.0.2 ── NAT B 192.0.0.66 ──┘
-  Both listen on port 4001, have asked the rendezvous how they are seen, and dial what the other is seen as.
+  Both listen on port 4001, ask the rendezvous at which address they are seen, and dial the address of the other.
   b starts %v after a. The NATs %s.
-  An arrow has at its tail, in the column ms, when a packet left the one NAT, and at its tip when it
-  came to the other one; x: that NAT does not let it in.
+  The column ms shows when a packet left one NAT, the tip of its arrow when it reached the other.
+  x: that NAT does not let it in.
 
-`, cfg.RTT, cfg.Late, map[bool]string{false: "drop what is unsolicited", true: "answer with a RST what is unsolicited"}[cfg.Reset])
+`, cfg.RTT, cfg.Late, map[bool]string{false: "drop unsolicited packets", true: "answer unsolicited packets with a RST"}[cfg.Reset])
 	columns := make([][]string, len(panels))
 	for i, p := range panels {
 		columns[i] = p.lines()
@@ -64,7 +64,7 @@ func (x arrow) line() string {
 	return "│" + tip + reverseWords(end) + dashes + reverseWords(text) + "│"
 }
 
-// reverseWords puts the dash of an arrow's text on its other side.
+// reverseWords moves the dash of an arrow's text to its other side.
 func reverseWords(s string) string {
 	words := strings.Split(s, " ")
 	for i, j := 0, len(words)-1; i < j; i, j = i+1, j-1 {
@@ -78,7 +78,7 @@ func sideBySide(columns [][]string) string {
 	for _, c := range columns {
 		rows = max(rows, len(c))
 	}
-	// The verdicts stand in one row: what is missing goes in front of them.
+	// The verdicts must be in one row, so shorter columns are padded before them.
 	for i, c := range columns {
 		last := len(c) - 1
 		pad := make([]string, rows-len(c))

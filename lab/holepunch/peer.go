@@ -1,6 +1,6 @@
-// Package holepunch is the punch in the lab: two hosts, what stands in front of
-// each, a rendezvous that both can reach, and a wire between them. Its tests
-// measure Transport.Punch there; the lab command draws it.
+// Package holepunch builds the scene of a hole punch in the lab: two hosts, the
+// border in front of each, a rendezvous that both can reach, and a wire between them.
+// Its tests measure Transport.Punch there; the lab command draws it.
 package holepunch
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// Roles are the roles of the hosts of a Scene.
+// Roles returns the roles of the hosts of a Scene.
 func Roles() lab.Roles {
 	return lab.Roles{rolePeer: peer, roleRendezvous: rendezvous}
 }
@@ -36,12 +36,12 @@ type From string
 
 const (
 	// Shared is the port that the host listens on: Transport.Punch.
-	Shared From = "shared port"
+	Shared From = "listening port"
 
-	// Ephemeral is a new port for each dial, which the peer cannot know.
+	// Ephemeral is a new port for each dial. The peer cannot know it.
 	Ephemeral From = "ephemeral port"
 
-	// Plain is a plain dial from the port that the host listens on, once.
+	// Plain is one plain dial from the port that the host listens on.
 	Plain From = "plain dial"
 
 	accept From = "accept"
@@ -62,7 +62,7 @@ type attempt struct {
 	Patience time.Duration // for how long
 }
 
-// Outcome is what one side of a punch got.
+// Outcome is the result of a punch on one side.
 type Outcome struct {
 	Connected bool
 	Err       string // if not connected
@@ -73,7 +73,7 @@ type Outcome struct {
 	SYNs      uint64 // as the Transport counts them
 }
 
-// peerHost is the state of a peer: a Transport for each port, which is a try.
+// peerHost is the state of a peer: a Transport for each port, since each try has a port of its own.
 type peerHost struct {
 	name string
 
@@ -95,8 +95,8 @@ func peer(p *lab.Process) error {
 	return p.Serve()
 }
 
-// openPort listens and dials the rendezvous from the listening port; it returns
-// the address that the rendezvous saw.
+// openPort listens and dials the rendezvous from the listening port. It returns the
+// address that the rendezvous saw.
 func (h *peerHost) openPort(ctx context.Context, o opening) (netip.AddrPort, error) {
 	e := &endpoint{}
 	l, err := e.ListenPort(o.Port)
@@ -127,8 +127,8 @@ func (h *peerHost) endpoint(port uint16) *endpoint {
 	return h.open[port]
 }
 
-// punch connects to the peer and greets it. That it could not is an outcome and
-// no error.
+// punch connects to the peer and greets it. A failure to connect is an outcome, not
+// an error.
 func (h *peerHost) punch(ctx context.Context, a attempt) (Outcome, error) {
 	e := h.endpoint(a.Port)
 	time.Sleep(time.Until(a.At))
@@ -171,8 +171,8 @@ func (e *endpoint) connect(ctx context.Context, a attempt) (net.Conn, error) {
 	return c, nil
 }
 
-// dialUntilDone is the best that a host without port reuse can do: it dials again
-// when it is refused, each time from a new port.
+// dialUntilDone does the best that a host without port reuse can do: when it is
+// refused it dials again, each time from a new port.
 func dialUntilDone(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	for {
 		var d net.Dialer
@@ -184,7 +184,7 @@ func dialUntilDone(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	}
 }
 
-// greet says hello and returns what the other side says.
+// greet sends hello and returns what the other side sends.
 func greet(c net.Conn, hello string) (string, error) {
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return "", err
@@ -199,7 +199,7 @@ func greet(c net.Conn, hello string) (string, error) {
 	return said[:len(said)-1], nil
 }
 
-// shut ends a try. All has been said, so that nothing is to be delivered.
+// shut ends a try. Everything has been said, so there is nothing to deliver.
 func (h *peerHost) shut(ctx context.Context, port uint16) (int, error) {
 	e := h.endpoint(port)
 	var errs []error
@@ -220,8 +220,8 @@ func multiaddr(a netip.AddrPort) (ma.Multiaddr, error) {
 	return manet.FromNetAddr(net.TCPAddrFromAddrPort(a))
 }
 
-// rendezvous tells each connection the address that it came from, and keeps it
-// open, so that the mapping stays.
+// rendezvous tells each connection the address it came from, and keeps it open to
+// keep the mapping.
 func rendezvous(p *lab.Process) error {
 	lab.Handle(p, "listen", func(ctx context.Context, port uint16) (string, error) {
 		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))

@@ -22,15 +22,16 @@ type Panel struct {
 // Config says what to draw.
 type Config struct {
 	RTT   time.Duration
-	Late  time.Duration // b starts so much after a
-	Reset bool          // the NATs answer the unsolicited with a RST
+	Late  time.Duration // how long b starts after a
+	Reset bool          // the NATs answer unsolicited packets with a RST
 }
 
-// drawnPatience is long enough for a repeat of the SYN, and for a person to wait.
+// drawnPatience is long enough for the SYN to be repeated, and short enough to wait
+// for.
 const drawnPatience = 2500 * time.Millisecond
 
-// Play makes the same punch three times, each in a network of its own: from the shared
-// port, from ephemeral ports, and from the shared port behind NATs with
+// Play makes the same punch three times, each in a network of its own: from the
+// listening port, from ephemeral ports, and from the listening port behind NATs with
 // address-and-port-dependent mapping.
 func Play(ctx context.Context, cfg Config) ([]Panel, error) {
 	unsolicited := lab.Drop
@@ -40,9 +41,9 @@ func Play(ctx context.Context, cfg Config) ([]Panel, error) {
 	shifting := NATed(lab.PortShifting, unsolicited)
 	dependent := NATed(lab.AddressAndPortDependent, unsolicited)
 	panels := []Panel{
-		{Title: "Shared port", Scene: Scene{RTT: cfg.RTT, A: shifting, B: shifting}},
+		{Title: "Listening port", Scene: Scene{RTT: cfg.RTT, A: shifting, B: shifting}},
 		{Title: "Ephemeral port", Scene: Scene{RTT: cfg.RTT, A: shifting, B: shifting}},
-		{Title: "Shared port, dependent mapping", Scene: Scene{RTT: cfg.RTT, A: dependent, B: dependent}},
+		{Title: "Listening port, dependent mapping", Scene: Scene{RTT: cfg.RTT, A: dependent, B: dependent}},
 	}
 	errs := make([]error, len(panels))
 	var wg sync.WaitGroup
@@ -82,7 +83,8 @@ func (p *Panel) playOn(ctx context.Context, n *lab.Network, t Try) error {
 	return err
 }
 
-// betweenBorders leaves out what was said to the rendezvous.
+// betweenBorders reports whether p crossed between the borders, which leaves out the
+// traffic with the rendezvous.
 func betweenBorders(p lab.Packet) bool {
 	return p.From == "borderA" && p.To == "borderB" || p.From == "borderB" && p.To == "borderA"
 }
@@ -92,13 +94,13 @@ type arrow struct {
 	label      string
 	rightward  bool          // from a's side to b's
 	sent, came time.Duration // since the first packet
-	admitted   bool          // by the NAT it came to
+	admitted   bool          // by the NAT that it reached
 }
 
-// drawnArrows bounds a drawing; the rest is counted.
+// drawnArrows bounds a drawing. Further packets are counted.
 const drawnArrows = 12
 
-// arrows returns the packets of the opening, and how many more there were.
+// arrows returns the packets of the opening, and the number of SYNs that follow them.
 func (p Panel) arrows() (drawn []arrow, more int) {
 	for i, q := range p.Packets {
 		if q.Len > 0 || q.Flags&lab.FIN != 0 || len(drawn) == drawnArrows {
@@ -125,7 +127,7 @@ func (p Panel) synsFrom(i int) (n int) {
 	return n
 }
 
-// label names a packet; the ports are those outside the NATs.
+// label names a packet, with the ports outside the NATs.
 func label(q lab.Packet) string {
 	if q.IsSYN() {
 		return fmt.Sprintf("SYN %d>%d", q.Src.Port(), q.Dst.Port())
@@ -133,9 +135,9 @@ func label(q lab.Packet) string {
 	return q.Flags.String()
 }
 
-// admitted tells whether the NAT that q came to let it in: it had sent a SYN to
-// where q is from, from where q goes to (address-and-port-dependent filtering,
-// RFC 5382), and did not answer q with a RST.
+// admitted reports whether the NAT that q reached let it in
+// (address-and-port-dependent filtering, RFC 5382): the NAT had sent a SYN along the
+// same path in the other direction, and did not answer q with a RST.
 func (p Panel) admitted(q lab.Packet) bool {
 	if q.Flags&lab.RST != 0 {
 		return true
@@ -153,12 +155,12 @@ func (p Panel) admitted(q lab.Packet) bool {
 	return opened
 }
 
-// mappings says what each side was seen as.
+// mappings says at which address each side was seen.
 func (p Panel) mappings() (a, b string) {
 	return fmt.Sprintf("a :%d is seen as %v", p.Result.Port, p.Result.SeenA), fmt.Sprintf("b :%d is seen as %v", p.Result.Port, p.Result.SeenB)
 }
 
-// verdict says in a line what became of it.
+// verdict says in one line how the punch ended.
 func (p Panel) verdict() string {
 	if !p.Result.Connected() {
 		return fmt.Sprintf("not connected in %v", p.Result.Patience)

@@ -12,8 +12,8 @@ import (
 	"github.com/reusetransport/reuseport/lab/holepunch"
 )
 
-// tries is the number of punches of each scene. With the default nine tenths
-// have to succeed; with 100 and more the goals in the tables have to be met.
+// tries is the number of punches of each scene. With fewer than 100, nine in ten must
+// connect; with 100 or more, the goals in the tables must be met.
 var tries = flag.Int("tries", 10, "punches for each scene; 100 for the figures of docs/punch.md")
 
 func TestMain(m *testing.M) {
@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	lab.Main(m, roles)
 }
 
-// atOnce is how many tries run at one time in one network: enough to be quick,
+// atOnce is how many tries run at one time in one network: enough to be quick, and
 // few enough that two cores do not add delays of their own.
 const atOnce = 5
 
@@ -54,7 +54,7 @@ func measure(t *testing.T, s holepunch.Scene, count, atOnce int, try func(i int)
 	return results
 }
 
-// tally counts what connected and reports it with the slowest.
+// tally counts the connected tries and logs the slowest of them.
 func tally(t *testing.T, results []holepunch.Result) (connected int) {
 	t.Helper()
 	var slowest time.Duration
@@ -63,7 +63,7 @@ func tally(t *testing.T, results []holepunch.Result) (connected int) {
 		syns += r.A.SYNs + r.B.SYNs
 		if !r.Connected() {
 			if i-connected > 2 {
-				continue // the first three tell
+				continue // three are enough
 			}
 			t.Logf("try %d, %v and %v late: a %q, b %q", i, r.LateA, r.LateB, r.A.Err, r.B.Err)
 			continue
@@ -80,7 +80,7 @@ func tally(t *testing.T, results []holepunch.Result) (connected int) {
 	return connected
 }
 
-// checkEnds checks that both sides hold one connection, from their shared ports.
+// checkEnds checks that both sides hold one connection, from their listening ports.
 func checkEnds(t *testing.T, r holepunch.Result) {
 	t.Helper()
 	if r.A.Hello != fmt.Sprintf("b %d", r.Port) || r.B.Hello != fmt.Sprintf("a %d", r.Port) {
@@ -91,8 +91,7 @@ func checkEnds(t *testing.T, r holepunch.Result) {
 	}
 }
 
-// demand is the number of connections that have to be made in count tries, given
-// the goal for a hundred.
+// demand returns how many of count tries must connect, given the goal for a hundred.
 func demand(count, goal int) int {
 	if count < 100 {
 		return count * 9 / 10
@@ -100,7 +99,8 @@ func demand(count, goal int) int {
 	return count * goal / 100
 }
 
-// together starts both sides at one time, apart up to d with either side first.
+// together starts both sides at the same time; apart starts one of them up to d
+// later, a and b in turn.
 func together(int) holepunch.Try { return holepunch.Try{From: holepunch.Shared} }
 
 func apart(d time.Duration) func(i int) holepunch.Try {
@@ -148,8 +148,8 @@ func TestPunch(t *testing.T) {
 	}
 }
 
-// TestControls: what cannot be punched is not. Each try counts only because both
-// peers have learnt their mappings from the rendezvous.
+// TestControls wants punches that cannot work to fail. A try counts only because both
+// peers have learned their mappings from the rendezvous.
 func TestControls(t *testing.T) {
 	const count = 20
 	preserving := holepunch.NATed(lab.PortPreserving, lab.Drop)
@@ -178,8 +178,8 @@ func TestControls(t *testing.T) {
 	}
 }
 
-// TestOnePublic: towards a peer without a NAT a punch is no worse than a plain
-// dial, whether that peer punches too or only listens.
+// TestOnePublic wants a punch towards a peer without a NAT to be no worse than a
+// plain dial, whether that peer punches too or only listens.
 func TestOnePublic(t *testing.T) {
 	s := holepunch.Scene{RTT: 20 * time.Millisecond, A: holepunch.NATed(lab.PortShifting, lab.Drop)}
 	for _, from := range []holepunch.From{holepunch.Shared, holepunch.Plain} {
@@ -200,8 +200,8 @@ func TestOnePublic(t *testing.T) {
 	})
 }
 
-// TestSYNsOnTheWire: a border that always resets gets no more SYNs than Punch
-// promises, counted on the wire: 20 in the first second, 5 in any second after.
+// TestSYNsOnTheWire counts the SYNs that a border gets if it resets every one: no
+// more than Punch promises, 20 in the first second and 5 in any second after.
 func TestSYNsOnTheWire(t *testing.T) {
 	s := holepunch.Scene{RTT: 20 * time.Millisecond, A: holepunch.NATed(lab.PortPreserving, lab.Drop), B: holepunch.NATed(lab.PortPreserving, lab.Reset)}
 	n := lab.Start(t, s.Topology())

@@ -16,16 +16,16 @@ import (
 //	                    wire ── r
 //	b ──lanB── borderB ──┘
 //
-// The borders differ from scene to scene: NATs, firewalls, or none, and then the
-// peer is on the wire itself.
+// The borders differ from scene to scene: NATs, firewalls, or none. Without a border
+// the peer is on the wire itself.
 type Scene struct {
 	RTT  time.Duration // between the borders
 	A, B Border
 	IPv6 bool // punch over IPv6
 }
 
-// Border is what stands in front of a peer. Its Outside is set by the Scene. The
-// zero Border is none.
+// Border is what stands in front of a peer. The Scene sets its Outside. The zero
+// Border means none.
 type Border struct {
 	NAT      *lab.NAT
 	Firewall *lab.Firewall
@@ -48,7 +48,7 @@ const (
 	rendezvousPort = 7000
 )
 
-// Rendezvous is the address at which both peers find out their mappings.
+// Rendezvous returns the address at which both peers find out their mappings.
 func (s Scene) Rendezvous() netip.AddrPort {
 	if s.IPv6 {
 		return netip.MustParseAddrPort("[fd00::80]:7000")
@@ -56,8 +56,8 @@ func (s Scene) Rendezvous() netip.AddrPort {
 	return netip.MustParseAddrPort("192.0.0.80:7000")
 }
 
-// Topology is the scene as a network. The addresses outside are of 192.0.0.0/24,
-// which RFC 6890 reserves and nobody routes.
+// Topology returns the scene as a network. The outside addresses are in 192.0.0.0/24,
+// which RFC 6890 reserves and which is not routed anywhere.
 func (s Scene) Topology() lab.Topology {
 	t := lab.Topology{
 		Wires: lab.Wires{wire: {Delay: s.RTT / 2}},
@@ -72,7 +72,7 @@ func (s Scene) Topology() lab.Topology {
 	return t
 }
 
-// side is the addresses of one half of a scene.
+// side holds the addresses of one half of a scene.
 type side struct{ lan, net4, net6, out4, out6 string }
 
 // add adds a peer and its border.
@@ -100,7 +100,8 @@ func (b Border) add(hosts lab.Hosts, peer, border string, at side, routes []lab.
 	}
 }
 
-// toA and toB lead to a peer behind a firewall, whose address shows outside.
+// toA and toB are the routes to a peer behind a firewall, whose address is visible
+// outside.
 func toA(s Scene) []lab.Route {
 	if s.A.Firewall == nil {
 		return nil
@@ -115,16 +116,16 @@ func toB(s Scene) []lab.Route {
 	return []lab.Route{{To: "10.2.0.0/24", Via: "192.0.0.66"}, {To: "fd02::/64", Via: "fd00::66"}}
 }
 
-// Try is one punch. Each needs a port of its own, since the NATs remember.
+// Try is one punch. Each needs a port of its own, because NATs remember the last one.
 type Try struct {
 	Port         uint16
 	From         From
-	LateA, LateB time.Duration // how long after the other a side starts
+	LateA, LateB time.Duration // how long a side waits before it starts
 	Patience     time.Duration // zero = 4 s
 	OnlyA        bool          // b does not dial: it accepts
 }
 
-// Result is what became of a try.
+// Result is the result of a try.
 type Result struct {
 	Try
 	SeenA, SeenB netip.AddrPort // the mappings that the rendezvous saw
@@ -132,8 +133,7 @@ type Result struct {
 	Start        time.Time
 }
 
-// Connected tells whether both sides have the same connection and nothing else
-// than their shared ports.
+// Connected reports whether both sides are connected.
 func (r Result) Connected() bool { return r.A.Connected && r.B.Connected }
 
 // Open starts the rendezvous of a network built from a Scene.
@@ -142,7 +142,7 @@ func Open(ctx context.Context, n *lab.Network) error {
 }
 
 // Run makes one try: both peers learn their mappings, are told each other's, and
-// punch. The rendezvous working is a condition: without it Run returns an error.
+// punch. It returns an error if the rendezvous does not work.
 func (s Scene) Run(ctx context.Context, n *lab.Network, t Try) (Result, error) {
 	res := Result{Try: t}
 	err := both(
@@ -152,7 +152,7 @@ func (s Scene) Run(ctx context.Context, n *lab.Network, t Try) (Result, error) {
 	if err != nil {
 		return res, err
 	}
-	res.Start = time.Now().Add(30 * time.Millisecond) // the word has to reach both
+	res.Start = time.Now().Add(30 * time.Millisecond) // both must have heard by then
 	err = both(
 		func() (err error) { res.A, err = t.punch(ctx, n, "a", res.SeenB, res.Start.Add(t.LateA)); return err },
 		func() (err error) {
@@ -175,7 +175,7 @@ func (t Try) punch(ctx context.Context, n *lab.Network, host string, to netip.Ad
 	return lab.Call[Outcome](ctx, n, host, "punch", attempt{Port: t.Port, To: to, From: t.From, At: at, Patience: patience})
 }
 
-// answer is what b does in a try.
+// answer returns what b does in a try.
 func (t Try) answer() Try {
 	if t.OnlyA {
 		t.From = accept

@@ -17,8 +17,8 @@ import (
 var barrageTime = flag.Duration("barrage", 8*time.Second, "how long TestSYNs dials; 30s for the figures of the README")
 
 // TestObservedAddress connects a host behind a NAT that does not preserve ports to
-// eight others, and looks at the addresses that they see and that the host makes of
-// it. go-libp2p tells an address to others once four have seen it.
+// eight others, and checks the addresses that they see and those that the host makes
+// of it. go-libp2p tells others an address once four peers have seen it.
 //
 //	a ──lan── nat ── wire ── r (eight addresses, a host on each)
 func TestObservedAddress(t *testing.T) {
@@ -76,7 +76,7 @@ func (s *scene) observe(transport string, port uint16, peers []peer.AddrInfo, re
 	ask[struct{}](s, "a", "shut", wait{Port: port})
 }
 
-// TestSYNs lets a host with our transport and one with go-libp2p's dial dead and
+// TestSYNs makes a host with our transport and one with go-libp2p's dial dead and
 // refusing addresses at the same time, and counts the SYNs on the wire.
 //
 //	a ──┐
@@ -122,7 +122,7 @@ func (v volley) String() string {
 	return fmt.Sprintf("%d SYNs for %d dials (%.2f)", v.syns, v.dials, v.perDial())
 }
 
-// barrage lets a and b dial the targets and counts.
+// barrage makes a and b dial the targets, and counts.
 func (s *scene) barrage(targets []string) (mine, theirs volley) {
 	s.t.Helper()
 	if err := s.ClearLog("wire"); err != nil {
@@ -154,10 +154,10 @@ func multiaddr(a netip.AddrPort) string {
 }
 
 // TestFarewell closes a host as soon as TCP has what it wrote, 0.2 s away from the
-// other one. GoAway, with the reason, comes last in the stream: where it arrives, all
-// that was written before it did. (The bytes are Noise's one message, whole only with
-// the last of them; if the reader is later than GoAway, yamux drops them.) The stock
-// transport resets the connection, and is shown beside it.
+// other host. GoAway, which gives the reason, is last in the stream: if it arrives,
+// so has everything before it. (The bytes are one message of Noise, complete only
+// with the last of them. If the reader is later than GoAway, yamux drops them.) The
+// stock transport, which resets the connection, is shown for comparison.
 func TestFarewell(t *testing.T) {
 	t.Parallel()
 	s := &scene{t: t, Network: lab.Start(t, lab.Topology{
@@ -178,7 +178,7 @@ func TestFarewell(t *testing.T) {
 	}
 }
 
-// farewell lets b say goodbye to a.
+// farewell makes b say goodbye to a.
 func (s *scene) farewell(kind string, port uint16) received {
 	s.t.Helper()
 	a := ask[peer.AddrInfo](s, "a", "open", setup{Transport: kind, IP: "192.0.0.65", Port: port})

@@ -8,76 +8,11 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/reusetransport/reuseport/lab"
 )
 
-func TestMain(m *testing.M) {
-	lab.Main(m, lab.Roles{"libp2p": libp2pRole})
-}
-
 var tries = flag.Int("tries", 5, "DCUtR tries of each kind and transport; 20 for the figures of the README")
-
-const (
-	relayPort = 4001
-
-	// startLimit bounds how long a host takes to learn its public address:
-	// go-libp2p looks after 0.25, 0.75, 1.75 and 3.75 s.
-	startLimit = 20 * time.Second
-
-	// callLimit bounds a try: go-libp2p makes three attempts of 10 s.
-	callLimit = 35 * time.Second
-)
-
-// world is two hosts behind NATs, and a relay.
-//
-//	a ──lanA── natA ──┐
-//	                  ├── wire ── r
-//	b ──lanB── natB ──┘
-//
-// The wire has addresses that go-libp2p takes for public and nobody routes.
-func world(t *testing.T, wire lab.Wire, nat lab.NAT) *lab.Network {
-	t.Helper()
-	nat.Outside = "wire"
-	return lab.Start(t, lab.Topology{
-		Wires: lab.Wires{"wire": wire},
-		Hosts: lab.Hosts{
-			"a":    {On: lab.On{"lanA": "10.1.0.2/24"}, Via: "10.1.0.1", Role: "libp2p"},
-			"natA": {On: lab.On{"lanA": "10.1.0.1/24", "wire": "192.0.0.65/24"}, NAT: &nat},
-			"b":    {On: lab.On{"lanB": "10.2.0.2/24"}, Via: "10.2.0.1", Role: "libp2p"},
-			"natB": {On: lab.On{"lanB": "10.2.0.1/24", "wire": "192.0.0.66/24"}, NAT: &nat},
-			"r":    {On: lab.On{"wire": "192.0.0.80/24"}, Role: "libp2p"},
-		},
-	})
-}
-
-// scene is a world while it is in use.
-type scene struct {
-	*lab.Network
-	t     *testing.T
-	relay peer.AddrInfo
-	port  uint16 // of the last try
-}
-
-func newScene(t *testing.T, wire lab.Wire, nat lab.NAT) *scene {
-	t.Helper()
-	s := &scene{Network: world(t, wire, nat), t: t, port: relayPort}
-	s.relay = ask[peer.AddrInfo](s, "r", "open", setup{Transport: stock, Port: relayPort})
-	s.relay.Addrs = slices.DeleteFunc(s.relay.Addrs, func(a ma.Multiaddr) bool { return manet.IsIPLoopback(a) })
-	return s
-}
-
-// ask calls an operation that has to work.
-func ask[Out any](s *scene, host, op string, in any) Out {
-	s.t.Helper()
-	out, err := lab.Call[Out](s.t.Context(), s.Network, host, op, in)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return out
-}
 
 // result is one try.
 type result struct {
@@ -85,8 +20,8 @@ type result struct {
 	a, b    outcome
 }
 
-// good says whether both hosts say that a punch gave them a direct connection, from
-// port to port.
+// good reports whether both hosts say that a punch gave them a direct connection
+// between the listening ports.
 func (r result) good() bool {
 	return r.a.Direct && r.b.Direct && r.a.Ours && r.b.Ours && r.a.Punched > 0 && r.b.Punched > 0
 }
@@ -102,7 +37,7 @@ func (r result) String() string {
 	}
 }
 
-// try lets b call a through the relay, hosts and ports new.
+// try makes b call a through the relay, with new hosts and ports.
 func (s *scene) try(transport string, limit time.Duration) (r result) {
 	s.t.Helper()
 	s.port++
@@ -125,7 +60,7 @@ func (s *scene) try(transport string, limit time.Duration) (r result) {
 	return r
 }
 
-// tally counts tries.
+// tally counts successful tries.
 type tally struct {
 	good  int
 	times []time.Duration
@@ -147,7 +82,7 @@ func (c *tally) String() string {
 		c.times[len(c.times)/2].Milliseconds(), c.times[len(c.times)-1].Milliseconds())
 }
 
-// TestDCUtR punches through kernel NATs, by turns with our transport and with
+// TestDCUtR punches through kernel NATs, alternating between our transport and
 // go-libp2p's, and demands four of five from ours.
 func TestDCUtR(t *testing.T) {
 	short, long := lab.Wire{Delay: 10 * time.Millisecond}, lab.Wire{Delay: 50 * time.Millisecond}
@@ -178,8 +113,8 @@ func TestDCUtR(t *testing.T) {
 	}
 }
 
-// TestDCUtRControls does the same where it cannot work, after making sure that the
-// rendezvous does: ready has connected to the relay and reserved a slot.
+// TestDCUtRControls does the same where it cannot work. A try counts because ready
+// has connected to the relay and reserved a slot.
 func TestDCUtRControls(t *testing.T) {
 	wire := lab.Wire{Delay: 10 * time.Millisecond}
 	t.Run("new port", func(t *testing.T) {
@@ -194,7 +129,7 @@ func TestDCUtRControls(t *testing.T) {
 	t.Run("address and port dependent mapping", func(t *testing.T) {
 		t.Parallel()
 		s := newScene(t, wire, lab.NAT{Mapping: lab.AddressAndPortDependent})
-		for range (*tries + 4) / 5 { // each takes all the attempts that go-libp2p makes
+		for range (*tries + 4) / 5 { // each lasts for all the attempts that go-libp2p makes
 			r := s.try(ours, callLimit)
 			if !r.started || r.b.Failed == 0 {
 				t.Errorf("no attempt was made: %+v, %+v", r.a, r.b)

@@ -21,9 +21,9 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// What a host can do besides punching.
+// Operations of a host besides punching.
 
-// to is an operation of the host on Port towards others.
+// to asks the host on Port to do something with other hosts.
 type to struct {
 	Port  uint16
 	Peers []peer.AddrInfo
@@ -51,7 +51,7 @@ func (s *nodes) addrs(_ context.Context, in wait) ([]string, error) {
 	return public, nil
 }
 
-// sees returns from where in.Peer is connected to the host.
+// sees returns the address from which in.Peer is connected to the host.
 func (s *nodes) sees(_ context.Context, in wait) (string, error) {
 	conns := s.get(in.Port).Network().ConnsToPeer(in.Peer)
 	if len(conns) != 1 {
@@ -60,15 +60,15 @@ func (s *nodes) sees(_ context.Context, in wait) (string, error) {
 	return conns[0].RemoteMultiaddr().String(), nil
 }
 
-// barrage asks for dials to addresses for a time.
+// barrage asks for dials to the targets for a time.
 type barrage struct {
 	Port    uint16
 	Targets []string // multiaddrs
 	For     time.Duration
 }
 
-// dialMany dials each target again and again, and returns how many dials it made.
-// Each is to a new peer, so that the host's back-off does not come between.
+// dialMany dials each target again and again and returns the number of dials. Each
+// dial is to a new peer, so that the host's back-off does not interfere.
 func (s *nodes) dialMany(ctx context.Context, in barrage) (int64, error) {
 	n := s.get(in.Port)
 	var dials atomic.Int64
@@ -91,13 +91,13 @@ func (s *nodes) dialMany(ctx context.Context, in barrage) (int64, error) {
 	return dials.Load(), nil
 }
 
-// dialStranger dials a peer that is not there.
+// dialStranger dials a peer that does not exist.
 func (n *node) dialStranger(ctx context.Context, addr ma.Multiaddr) {
 	id := newPeerID()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if err := n.Connect(ctx, peer.AddrInfo{ID: id, Addrs: []ma.Multiaddr{addr}}); err == nil {
-		panic("connected to nobody")
+		panic("connected to a peer that does not exist")
 	}
 	n.Network().(*swarm.Swarm).Backoff().Clear(id)
 }
@@ -117,11 +117,11 @@ func newPeerID() peer.ID {
 // The protocol, the size and the last word of a farewell.
 const (
 	byeProtocol = "/bye"
-	byeBytes    = 60_000 // what TCP takes at once and does not send at once
+	byeBytes    = 60_000 // what TCP accepts at once but does not send at once
 	byeCode     = network.ConnErrorCode(0x1234)
 )
 
-// received is what the host on the other end of a farewell got.
+// received is what the other host of a farewell got.
 type received struct {
 	Bytes  int64
 	GoAway bool // the connection ended with byeCode
@@ -148,8 +148,8 @@ func (s *nodes) receive(ctx context.Context, in wait) (received, error) {
 	}
 }
 
-// awaitSendQueue waits until a connection of a local port has been given n bytes that
-// the peer has not acknowledged.
+// awaitSendQueue waits until a connection from a local port has n bytes that the peer
+// has not acknowledged.
 func awaitSendQueue(port uint16, n int64) error {
 	for range 2000 {
 		table, err := os.ReadFile("/proc/self/net/tcp")
@@ -164,7 +164,8 @@ func awaitSendQueue(port uint16, n int64) error {
 	return fmt.Errorf("port %d was not given %d bytes", port, n)
 }
 
-// sendQueue is the longest send queue of a connection of port in /proc/net/tcp.
+// sendQueue returns the longest send queue of the connections from port in
+// /proc/net/tcp.
 func sendQueue(table string, port uint16) (longest int64) {
 	for line := range strings.Lines(table) {
 		f := strings.Fields(line)
@@ -179,7 +180,7 @@ func sendQueue(table string, port uint16) (longest int64) {
 	return longest
 }
 
-// farewell writes byeBytes to in.Peer, says why it goes and closes the host.
+// farewell writes byeBytes to in.Peer, gives the reason and closes the host.
 func (s *nodes) farewell(ctx context.Context, in wait) (struct{}, error) {
 	n := s.get(in.Port)
 	str, err := n.NewStream(ctx, in.Peer, byeProtocol)
@@ -189,7 +190,8 @@ func (s *nodes) farewell(ctx context.Context, in wait) (struct{}, error) {
 	if _, err := str.Write(make([]byte, byeBytes)); err != nil {
 		return struct{}{}, err
 	}
-	// yamux hands it to TCP in the background and drops what waits when it closes.
+	// yamux passes the bytes to TCP in the background, and drops what it still has
+	// when it closes.
 	if err := awaitSendQueue(in.Port, byeBytes); err != nil {
 		return struct{}{}, err
 	}

@@ -53,7 +53,7 @@ func evenPortsNew(_ context.Context, raddr ma.Multiaddr, _ peer.ID) reuseport.Po
 	return reuseport.PreferReuse
 }
 
-// setup says what host to make.
+// setup describes the host to make.
 type setup struct {
 	Transport string
 	IP        string // to listen on; empty = all
@@ -71,14 +71,14 @@ type node struct {
 	events []holepunch.Event
 }
 
-// Trace is for holepunch.WithTracer.
+// Trace implements the interface of holepunch.WithTracer.
 func (n *node) Trace(e *holepunch.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.events = append(n.events, *e)
 }
 
-// nodes are the hosts of one process, by port: each try has a port of its own, since
+// nodes are the hosts of one process, by port. Each try has a port of its own, since
 // a NAT remembers the 4-tuples of the last one.
 type nodes struct {
 	mu   sync.Mutex
@@ -108,7 +108,7 @@ func (s *nodes) get(port uint16) *node {
 	return s.open[port]
 }
 
-// start makes a host and returns where it is.
+// start makes a host and returns its addresses.
 func (s *nodes) start(ctx context.Context, in setup) (peer.AddrInfo, error) {
 	n := &node{relay: in.Relay, port: in.Port}
 	opts := []libp2p.Option{
@@ -133,7 +133,7 @@ func (s *nodes) start(ctx context.Context, in setup) (peer.AddrInfo, error) {
 	return *host.InfoFromHost(h), nil
 }
 
-// relaying makes a host a relay without limits that would end a test.
+// relaying makes a host a relay without the limits that would end a test.
 func relaying() []libp2p.Option {
 	many := relay.DefaultResources()
 	many.MaxReservations, many.MaxReservationsPerIP, many.MaxReservationsPerASN = 1000, 1000, 1000
@@ -144,8 +144,8 @@ func relaying() []libp2p.Option {
 	}
 }
 
-// ready connects to the relay, reserves a slot there and waits until the host knows
-// a public address of its own, without which DCUtR does not start.
+// ready connects to the relay, reserves a slot there and waits until the host knows a
+// public address of its own. DCUtR does not start without one.
 func (s *nodes) ready(ctx context.Context, in wait) (bool, error) {
 	n := s.get(in.Port)
 	ctx, cancel := context.WithTimeout(ctx, in.Limit)
@@ -179,8 +179,8 @@ type outcome struct {
 	After   time.Duration // from the call through the relay, on the caller's side
 	FromTo  string        // addresses of the direct connection
 	Ours    bool          // it leaves from, or came to, the listening port
-	Punched int           // EndHolePunch events that say success
-	Failed  int           // EndHolePunch events that do not
+	Punched int           // successful EndHolePunch events
+	Failed  int           // failed EndHolePunch events
 	Errors  []string
 }
 
@@ -210,8 +210,8 @@ func (s *nodes) direct(ctx context.Context, in wait) (outcome, error) {
 // attempts is how many go-libp2p makes before it gives up.
 const attempts = 3
 
-// await waits for a direct connection and what the tracer says of it, or for the
-// end of the last attempt.
+// await waits for a direct connection and the tracer's event for it, or for the end
+// of the last attempt.
 func (n *node) await(ctx context.Context, p peer.ID, began time.Time) outcome {
 	var after time.Duration
 	for {
@@ -227,7 +227,7 @@ func (n *node) await(ctx context.Context, p peer.ID, began time.Time) outcome {
 	}
 }
 
-// look says how things stand.
+// look returns the present outcome.
 func (n *node) look(p peer.ID) (o outcome) {
 	for _, c := range n.Network().ConnsToPeer(p) {
 		if _, err := c.RemoteMultiaddr().ValueForProtocol(ma.P_CIRCUIT); err != nil {

@@ -1,8 +1,8 @@
 /*
- * A single-threaded epoll server that does the job of examples/hello, to compare
- * it with: an HTTP server on one port that answers any request, its body read to
- * Content-Length, with "Hello" and closes. At most MAX_CONNS connections, the rest
- * waits in the kernel's queue; each has TIMEOUT seconds in all.
+ * A single-threaded epoll server that does the same job as examples/hello, for
+ * comparison: an HTTP server on one port that reads any request, its body up to
+ * Content-Length, answers "Hello" and closes. It holds at most MAX_CONNS connections;
+ * the rest wait in the kernel's queue. Each connection has TIMEOUT seconds in all.
  *
  *   cc -O2 -o server server.c && ./server 8080
  *
@@ -28,7 +28,7 @@ struct conn {
 	struct conn *prev, *next; /* in the order of their deadlines */
 	time_t deadline;
 	long long body;           /* bytes of body still to come, -1: in the header */
-	char *header;             /* what came of it so far, NULL: nothing */
+	char *header;             /* the unfinished header, NULL: none */
 	int len;                  /* of header */
 	int fd;
 	int watched;
@@ -88,7 +88,7 @@ static void refuse(struct conn *c, const char *status)
 	answer(c, text, len);
 }
 
-/* content_length returns 0 if there is none, -1 if it is no number. */
+/* content_length returns 0 if there is none, -1 if it is not a number. */
 static long long content_length(const char *header, const char *end)
 {
 	for (const char *line = header; line < end; line++) {
@@ -104,7 +104,7 @@ static long long content_length(const char *header, const char *end)
 	return 0;
 }
 
-/* take_body counts n bytes of body; true if that was the last of it. */
+/* take_body counts n bytes of body and returns true if they were the last. */
 static int take_body(struct conn *c, long long n)
 {
 	c->body -= n;
@@ -128,7 +128,7 @@ static int keep(struct conn *c, const char *header, int len)
 	return 0;
 }
 
-/* take_header looks at what has come so far; true if c is gone. */
+/* take_header parses what has arrived so far and returns true if c is gone. */
 static int take_header(struct conn *c, char *header, int len)
 {
 	header[len] = 0;
@@ -148,12 +148,12 @@ static int take_header(struct conn *c, char *header, int len)
 	return take_body(c, len - (end + 4 - header));
 }
 
-/* take reads once; true if c is gone. */
+/* take reads once and returns true if c is gone. */
 static int take(struct conn *c)
 {
-	static char shared[MAX_HEADER + 1];
-	char *buf = c->header && c->body < 0 ? c->header : shared;
-	int have = buf == shared ? 0 : c->len;
+	static char scratch[MAX_HEADER + 1];
+	char *buf = c->header && c->body < 0 ? c->header : scratch;
+	int have = buf == scratch ? 0 : c->len;
 	ssize_t n = read(c->fd, buf + have, MAX_HEADER - have);
 	if (n < 0 && errno == EAGAIN)
 		return 0;
@@ -189,7 +189,7 @@ static void start(int fd)
 	c->prev->next = c->next->prev = c;
 	if (++nconns == MAX_CONNS)
 		watch_listener(0);
-	if (!take(c)) /* the request mostly is there already */
+	if (!take(c)) /* the request has usually arrived already */
 		watch(c);
 }
 

@@ -25,12 +25,12 @@ func describe(nat lab.NAT) string {
 		lab.AddressAndPortDependent: "address-and-port-dependent mapping",
 	}[nat.Mapping]
 	if nat.Unsolicited == lab.Reset {
-		return mapping + "; the unsolicited is answered with a RST"
+		return mapping + "; unsolicited packets are answered with a RST"
 	}
-	return mapping + "; the unsolicited is dropped"
+	return mapping + "; unsolicited packets are dropped"
 }
 
-// drawMappings lists what the rendezvous saw, a line for each dial.
+// drawMappings lists what the rendezvous saw, one line for each dial.
 func drawMappings(ms []mapping) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Mappings\n  %-5s %-18s %-18s %-18s %s\n", "host", "to", "left from", "r saw", "listening port")
@@ -44,26 +44,26 @@ func drawMappings(ms []mapping) string {
 	return b.String() + verdicts(ms)
 }
 
-// verdicts says for each host whether one mapping served all its dials.
+// verdicts says for each host whether all its dials had the same mapping.
 func verdicts(ms []mapping) string {
 	var b strings.Builder
 	for _, host := range []string{"a", "b"} {
 		own := slices.DeleteFunc(slices.Clone(ms), func(m mapping) bool { return m.Host != host })
 		one := !slices.ContainsFunc(own, func(m mapping) bool { return m.Seen != own[0].Seen })
 		if one && len(own) > 0 {
-			fmt.Fprintf(&b, "  %s has one mapping, %v: others can be told to come there.\n", host, own[0].Seen)
+			fmt.Fprintf(&b, "  %s has one mapping, %v: others can reach it there.\n", host, own[0].Seen)
 		} else {
-			fmt.Fprintf(&b, "  %s has a mapping for each destination: none is of use to others.\n", host)
+			fmt.Fprintf(&b, "  %s has a mapping for each destination: others can use none of them.\n", host)
 		}
 	}
 	return b.String()
 }
 
-// laneWidth is the distance of two lanes, in columns.
+// laneWidth is the distance between two lanes, in columns.
 const laneWidth = 32
 
-// drawSYNs draws each SYN and SYN-ACK of the wire as an arrow between lanes, at
-// the time it was sent.
+// drawSYNs draws each SYN and SYN-ACK on the wire as an arrow between lanes, with the
+// time at which it was sent.
 func drawSYNs(packets []lab.Packet) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "SYNs on the wire\n  %8s  %s\n", "ms", strings.TrimRight(laneNames(), " "))
@@ -84,8 +84,8 @@ func laneNames() string {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// drawArrow draws one packet from its lane to the other. One that did not get
-// there ends in an x.
+// drawArrow draws one packet between its lanes. If it did not arrive, the arrow ends
+// in an x.
 func drawArrow(p lab.Packet) string {
 	from, to := slices.Index(lanes(), p.From), slices.Index(lanes(), p.To)
 	if from < 0 || to < 0 || from == to {
@@ -107,7 +107,7 @@ func drawArrow(p lab.Packet) string {
 	return string(row)
 }
 
-// emptyRow is a moment in which nothing happens.
+// emptyRow is a row without an arrow.
 func emptyRow() []rune {
 	row := []rune(strings.Repeat(" ", (len(lanes())-1)*laneWidth+1))
 	for x := 0; x < len(row); x += laneWidth {

@@ -1,12 +1,12 @@
-// Command lab builds two NATs on this machine, in namespaces of its own, lets
-// a host behind each reach a rendezvous from the port it listens on, and draws
-// what was seen: the topology, the mappings, the SYNs in time.
+// Command lab builds two NATs on this machine, in namespaces of its own. A host
+// behind each reaches a rendezvous from its listening port, and lab draws what was
+// seen: the topology, the mappings, and the SYNs over time.
 //
 //	go run ./cmd/lab -nat shifting -rtt 100ms
 //
-// With the word punch the two hosts dial each other instead, from the shared
-// port, from ephemeral ports and behind NATs that cannot be punched, and the
-// three are drawn side by side:
+// With the word punch the two hosts dial each other instead: from their listening
+// ports, from ephemeral ports, and from their listening ports behind NATs that cannot
+// be punched. The three are drawn side by side:
 //
 //	go run ./cmd/lab punch -svg punch.svg
 //
@@ -26,7 +26,7 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// config is what the flags say.
+// config holds the values of the flags.
 type config struct {
 	nat lab.NAT
 	rtt time.Duration
@@ -72,7 +72,7 @@ func parseFlags(args []string, out io.Writer) (config, error) {
 		return config{}, err
 	}
 	if flags.NArg() > 0 {
-		return config{}, fmt.Errorf("%q: the one word known is punch", flags.Arg(0))
+		return config{}, fmt.Errorf("%q: the only command is punch", flags.Arg(0))
 	}
 	cfg := config{nat: lab.NAT{Outside: wire}, rtt: *rtt}
 	if *reset {

@@ -14,8 +14,7 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m, roles()) }
 
-// The drawing shows the mapping that each kind of NAT has, as the kernel's own
-// NATs made it.
+// The drawing shows the mapping of each kind of NAT as the kernel made it.
 func TestRun(t *testing.T) {
 	for name, tt := range map[string]struct {
 		args []string
@@ -69,7 +68,7 @@ func TestDrawSYNs(t *testing.T) {
 		}
 	}
 	got := drawSYNs([]lab.Packet{
-		packet(12, "natB", "natA", lab.SYN, false), // the log is in order of arrival at the wire's ports
+		packet(12, "natB", "natA", lab.SYN, false), // the log is not in order of time
 		packet(0, "natA", "natB", lab.SYN, false),
 		packet(20, "natA", "r", lab.SYN|lab.ACK, true),
 		packet(30, "natA", "r", lab.ACK, false),

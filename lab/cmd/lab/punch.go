@@ -10,7 +10,7 @@ import (
 	"github.com/reusetransport/reuseport/lab/holepunch"
 )
 
-// punchConfig is what the flags of `lab punch` say.
+// punchConfig holds the values of the flags of lab punch.
 type punchConfig struct {
 	holepunch.Config
 	svg string // file; empty = none
@@ -27,7 +27,7 @@ func parsePunchFlags(args []string, out io.Writer) (punchConfig, error) {
 	return cfg, flags.Parse(args)
 }
 
-// punch makes a punch three ways and draws them side by side.
+// punch punches in three ways and draws them side by side.
 func punch(ctx context.Context, cfg punchConfig, out io.Writer) error {
 	panels, err := holepunch.Play(ctx, cfg.Config)
 	if err != nil {
@@ -41,7 +41,7 @@ func punch(ctx context.Context, cfg punchConfig, out io.Writer) error {
 		return err
 	}
 	if err := holepunch.DrawSVG(f, cfg.Config, panels); err != nil {
-		_ = f.Close() // the first error tells
+		_ = f.Close() // the first error says enough
 		return err
 	}
 	return f.Close()

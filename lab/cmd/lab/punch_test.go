@@ -14,7 +14,7 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// The drawing of a punch shows the three ways side by side, and only the first one
+// The drawing of a punch shows the three ways side by side, and only the first
 // connects. The picture says the same as the text.
 func TestPunch(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "punch.svg")
@@ -57,7 +57,7 @@ func checkDrawing(t *testing.T, drawn string) {
 	}
 }
 
-// texts returns what a picture says; it has to be well-formed.
+// texts returns the texts of a picture, which must be well-formed.
 func texts(t *testing.T, picture []byte) string {
 	t.Helper()
 	var b strings.Builder

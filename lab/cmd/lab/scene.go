@@ -17,17 +17,17 @@ import (
 	"github.com/reusetransport/reuseport/lab/holepunch"
 )
 
-// Names and addresses of the scene. The public side is in 192.0.0.0/24, which is
-// routed nowhere.
+// Names and addresses of the scene. The public side is in 192.0.0.0/24, which is not
+// routed anywhere.
 const (
 	wire       = "wire"
 	port       = "4001" // that a and b listen on
 	listenOn   = "/ip4/0.0.0.0/tcp/" + port
 	rendezvous = "/ip4/192.0.0.80/tcp/7001"
-	second     = "/ip4/192.0.0.81/tcp/7002" // tells endpoint-independent mappings
+	second     = "/ip4/192.0.0.81/tcp/7002" // shows whether the mapping is endpoint-independent
 )
 
-// dialLimit bounds one dial, on a busy machine too.
+// dialLimit bounds one dial, also on a busy machine.
 const dialLimit = 10 * time.Second
 
 func topology(cfg config) lab.Topology {
@@ -44,7 +44,7 @@ func topology(cfg config) lab.Topology {
 	}
 }
 
-// mapping is what a dial to the rendezvous showed.
+// mapping is what one dial to the rendezvous showed.
 type mapping struct {
 	Host   string
 	To     netip.AddrPort
@@ -53,13 +53,13 @@ type mapping struct {
 	Reused bool
 }
 
-// sight is what was seen of the scene.
+// sight is what the scene showed.
 type sight struct {
 	mappings []mapping
 	packets  []lab.Packet
 }
 
-// play lets a and b reach both addresses of the rendezvous.
+// play makes a and b dial both addresses of the rendezvous.
 func play(ctx context.Context, n *lab.Network) (sight, error) {
 	var s sight
 	for _, host := range []string{"a", "b"} {
@@ -82,7 +82,7 @@ func roles() lab.Roles {
 	return all
 }
 
-// peer listens and can be told to reach somebody from its listening port.
+// peer listens, and dials from its listening port when told to.
 func peer(p *lab.Process) error {
 	var t reuseport.Transport
 	if _, err := t.Listen(ma.StringCast(listenOn)); err != nil {
@@ -102,7 +102,7 @@ func finish(p *lab.Process, t *reuseport.Transport) error {
 	return t.Shutdown(context.Background())
 }
 
-// reach dials and reads from what address the other side saw it come.
+// reach dials and reads the address that the other side saw.
 func reach(ctx context.Context, t *reuseport.Transport, host string, to ma.Multiaddr) (mapping, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
@@ -126,7 +126,7 @@ func reach(ctx context.Context, t *reuseport.Transport, host string, to ma.Multi
 	return m, nil
 }
 
-// meet tells everybody the address they come from.
+// meet tells each peer the address it comes from.
 func meet(p *lab.Process) error {
 	var t reuseport.Transport
 	for _, addr := range []string{rendezvous, second} {
@@ -154,17 +154,17 @@ func greet(l manet.Listener) {
 func tell(c *reuseport.Conn) {
 	defer c.Close()
 	if _, err := io.WriteString(c, c.RemoteAddr().String()); err != nil || c.CloseWrite() != nil {
-		return // the peer is gone, and tells of it
+		return // the peer is gone; its own error says why
 	}
 	_, _ = io.Copy(io.Discard, c) // until the peer closes
 }
 
-// syns returns the packets with a SYN, from the first on.
+// syns returns the packets with a SYN, in order of time.
 func syns(all []lab.Packet) []lab.Packet {
 	some := slices.DeleteFunc(slices.Clone(all), func(p lab.Packet) bool { return p.Flags&lab.SYN == 0 })
 	slices.SortStableFunc(some, func(x, y lab.Packet) int { return x.At.Compare(y.At) })
 	return some
 }
 
-// lanes are the columns of a drawing in time.
+// lanes are the columns of the drawing.
 func lanes() []string { return strings.Fields("natA r natB") }

@@ -23,10 +23,10 @@ import (
 	"github.com/reusetransport/reuseport/libp2ptcp"
 )
 
-// protocolID is that of the transfer: the bytes one way, their SHA-256 the other.
+// protocolID names the transfer: the bytes one way, their SHA-256 the other.
 const protocolID = "/filesend/1.0.0"
 
-// newRelay makes a host that relays for others without a limit.
+// newRelay makes a host that relays for others without limits.
 func newRelay(listen string) (host.Host, error) {
 	return libp2p.New(
 		libp2p.Transport(libp2ptcp.New),
@@ -45,8 +45,8 @@ func newHost(listen string) (host.Host, error) {
 	)
 }
 
-// reserve makes h reachable through r, and waits until h has learned from r how it
-// looks from outside: only then can others punch a hole to it.
+// reserve makes h reachable through r and waits until h has learned its public
+// address from r. Only then can others punch a hole to it.
 func reserve(ctx context.Context, h host.Host, r peer.AddrInfo) error {
 	if err := h.Connect(ctx, r); err != nil {
 		return err
@@ -64,8 +64,9 @@ func reserve(ctx context.Context, h host.Host, r peer.AddrInfo) error {
 	return nil
 }
 
-// meet connects h to p through the relay r and then waits for a direct connection,
-// as long as go-libp2p may try to punch one. Without one the relay will do.
+// meet connects h to p through the relay r, then waits for a direct connection for as
+// long as go-libp2p may try to punch one. Without one it returns nil, and the relay
+// carries on.
 func meet(ctx context.Context, h host.Host, r peer.AddrInfo, p peer.ID) (direct network.Conn, err error) {
 	through, err := ma.NewMultiaddr(fmt.Sprintf("%s/p2p/%s/p2p-circuit", r.Addrs[0], r.ID))
 	if err != nil {
@@ -85,7 +86,7 @@ func meet(ctx context.Context, h host.Host, r peer.AddrInfo, p peer.ID) (direct 
 	return nil, ctx.Err()
 }
 
-// send sends what r has to p over the best connection there is, counts in sent, and
+// send sends the contents of r to p over the best connection, adds to sent, and
 // returns when p has confirmed the hash.
 func send(ctx context.Context, h host.Host, p peer.ID, r io.Reader, sent *atomic.Int64) (hash string, err error) {
 	s, err := h.NewStream(network.WithAllowLimitedConn(ctx, "filesend"), p, protocolID)
@@ -109,7 +110,7 @@ func send(ctx context.Context, h host.Host, p peer.ID, r io.Reader, sent *atomic
 	return hex.EncodeToString(theirs), s.Close()
 }
 
-// receive takes what others send, writes it to w and confirms it.
+// receive accepts transfers, writes them to w and confirms them.
 func receive(h host.Host, w io.Writer) {
 	h.SetStreamHandler(protocolID, func(s network.Stream) {
 		sum := sha256.New()
@@ -118,7 +119,7 @@ func receive(h host.Host, w io.Writer) {
 			_, err = s.Write(sum.Sum(nil))
 		}
 		if err = errors.Join(err, s.Close()); err != nil {
-			_ = s.Reset() // the sender misses the hash
+			_ = s.Reset() // the sender notices that the hash is missing
 		}
 	})
 }

@@ -27,12 +27,8 @@ type demo struct {
 	out     io.Writer
 }
 
-// topology is two hosts behind NATs, and a relay. go-libp2p takes the addresses of
-// the wire for public; they are reserved, and routed nowhere.
-//
-//	receiver ──lanA── natA ──┐
-//	                         ├── wire ── relay
-//	sender   ──lanB── natB ──┘
+// topology returns two hosts behind NATs and a relay. The addresses on the wire are
+// public to go-libp2p, but reserved, and not routed anywhere.
 func (d *demo) topology() lab.Topology {
 	nat := &lab.NAT{Outside: "wire", Mapping: d.mapping}
 	return lab.Topology{
@@ -55,13 +51,13 @@ type job struct {
 	Size  int64 // of random bytes, if File is empty
 }
 
-// met is how the two met: From and Remote are empty if only by the relay.
+// met says how the two met. From and Remote are empty if they met only at the relay.
 type met struct {
 	From, Remote string
 	After        time.Duration
 }
 
-// run lets the two meet and the file go, and says so as it happens.
+// run makes the two meet, sends the file, and prints each step.
 func (d *demo) run(ctx context.Context, n *lab.Network) (met, error) {
 	r, err := lab.Call[peer.AddrInfo](ctx, n, "relay", "start", struct{}{})
 	if err != nil {
@@ -98,7 +94,7 @@ func (d *demo) say(format string, args ...any) {
 	fmt.Fprintf(d.out, format+"\n", args...)
 }
 
-// transfer starts the sending and draws the bar meanwhile.
+// transfer starts sending and draws the bar until it is done.
 func (d *demo) transfer(ctx context.Context, n *lab.Network, j job) error {
 	if d.file != "" {
 		info, err := os.Stat(d.file)
@@ -134,7 +130,7 @@ func (d *demo) transfer(ctx context.Context, n *lab.Network, j job) error {
 	}
 }
 
-// roles are what the processes in the lab do.
+// roles returns what the processes in the lab do.
 func roles() lab.Roles {
 	return lab.Roles{"relay": relayRole, "peer": peerRole}
 }
@@ -144,14 +140,14 @@ func relayRole(p *lab.Process) error {
 	if err != nil {
 		return err
 	}
-	defer h.Close() // the lab ends with it
+	defer h.Close() // the lab ends too
 	lab.Handle(p, "start", func(context.Context, struct{}) (peer.AddrInfo, error) {
 		return outside(h), nil
 	})
 	return p.Serve()
 }
 
-// outside is where a host is, without loopback.
+// outside returns the addresses of a host without loopback.
 func outside(h host.Host) peer.AddrInfo {
 	me := *host.InfoFromHost(h)
 	me.Addrs = slices.DeleteFunc(me.Addrs, func(a ma.Multiaddr) bool { return manet.IsIPLoopback(a) })
@@ -163,7 +159,7 @@ func peerRole(p *lab.Process) error {
 	if err != nil {
 		return err
 	}
-	defer h.Close() // the lab ends with it
+	defer h.Close() // the lab ends too
 	receive(h, io.Discard)
 	var sent atomic.Int64
 	lab.Handle(p, "start", func(ctx context.Context, r peer.AddrInfo) (peer.AddrInfo, error) {

@@ -1,13 +1,13 @@
-// Command filesend sends a file between two libp2p hosts behind NATs: they meet at
-// a relay, punch a direct connection from the ports they listen on, and the file
-// goes there. It builds the NATs, the relay and the hosts on this machine, in
-// network namespaces, and needs nothing else:
+// Command filesend sends a file between two libp2p hosts behind NATs. They meet at a
+// relay, punch a direct connection from the ports they listen on, and send the file
+// over it. The NATs, the relay and the hosts all run on this machine, in network
+// namespaces; nothing else is needed:
 //
 //	go run ./filesend                        64 MB of random bytes
 //	go run ./filesend -file PATH -rtt 100ms
-//	go run ./filesend -nat dependent         NATs that cannot be punched: by the relay
+//	go run ./filesend -nat dependent         NATs that cannot be punched: the relay carries the file
 //
-// host.go is what a program on real machines needs; lab.go is the lab.
+// host.go is what a program on real machines needs; lab.go builds the lab.
 package main
 
 import (
@@ -56,7 +56,7 @@ func (d *demo) start(ctx context.Context, nat string) error {
 	return errors.Join(err, n.Close())
 }
 
-// bar draws how far a transfer is.
+// bar draws the progress of a transfer.
 func bar(done, size int64, took time.Duration) string {
 	const width = 40
 	full := int(width * done / max(1, size))

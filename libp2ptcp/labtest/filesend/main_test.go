@@ -13,8 +13,8 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m, roles()) }
 
-// TestDemo sends a megabyte over a punched connection, and over the relay where
-// none can be punched.
+// TestDemo sends a megabyte over a punched connection, and over the relay where none
+// can be punched.
 func TestDemo(t *testing.T) {
 	for name, tt := range map[string]struct {
 		mapping lab.Mapping

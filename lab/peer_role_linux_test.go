@@ -24,19 +24,19 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// transport is what this module's Transport and go-libp2p's have in common.
+// transport is what this module's Transport and that of go-libp2p have in common.
 type transport interface {
 	Listen(laddr ma.Multiaddr) (manet.Listener, error)
 	DialContext(ctx context.Context, raddr ma.Multiaddr) (manet.Conn, error)
 }
 
-// dialed is what became of a dial.
+// dialed is the result of a dial.
 type dialed struct {
 	Local   netip.AddrPort
 	Seen    netip.AddrPort // what the other side saw
 	Reused  bool
 	Cause   string
-	Sockets int64 // made for this dial, as Control saw them: a look-up is one
+	Sockets int64 // made for this dial, as counted by Control; a look-up makes one
 }
 
 // dialTo asks for a dial.
@@ -46,7 +46,7 @@ type dialTo struct {
 	Use  reuseport.PortUse
 }
 
-// peer is a host with a transport. What it accepts it tells the address it
+// peer is a host with a transport. It tells each connection it accepts the address it
 // came from.
 type peer struct {
 	transport transport
@@ -66,7 +66,7 @@ func newOurs() *peer {
 }
 
 // barePeer is ourPeer without Control, so that the socket that asks for sources is
-// kept between the dials.
+// kept between dials.
 func barePeer(p *lab.Process) error {
 	a := newPeer()
 	a.transport = new(reuseport.Transport)
@@ -94,14 +94,15 @@ func (a *peer) abandon(context.Context, struct{}) (struct{}, error) {
 	return struct{}{}, errors.Join(errs...)
 }
 
-// collect collects garbage, which closes what nobody refers to any more.
+// collect runs the garbage collector, which closes sockets that are no longer
+// referenced.
 func collect(context.Context, struct{}) (struct{}, error) {
 	runtime.GC()
 	time.Sleep(100 * time.Millisecond) // cleanups run on a goroutine of their own
 	return struct{}{}, nil
 }
 
-// countSockets counts the descriptors that are sockets.
+// countSockets returns how many descriptors are sockets.
 func countSockets(context.Context, struct{}) (n int, err error) {
 	open, err := filepath.Glob("/proc/self/fd/*")
 	for _, fd := range open {
@@ -112,7 +113,7 @@ func countSockets(context.Context, struct{}) (n int, err error) {
 	return n, err
 }
 
-// dialAtOnce dials from several goroutines and closes what it gets with a reset.
+// dialAtOnce dials from several goroutines and resets the connections.
 func (a *peer) dialAtOnce(ctx context.Context, to manyTo) (struct{}, error) {
 	raddr, err := ma.NewMultiaddr(to.Addr)
 	if err != nil {
@@ -174,7 +175,7 @@ func (a *peer) listen(_ context.Context, addr string) (string, error) {
 	return a.listenWith(a.transport, addr)
 }
 
-// second listens with another transport of the same kind.
+// second listens with a second transport of the same kind.
 func (a *peer) second(_ context.Context, addr string) (string, error) {
 	if _, ok := a.transport.(*reuseport.Transport); ok {
 		return a.listenWith(&reuseport.Transport{}, addr)
@@ -246,7 +247,7 @@ func (a *peer) describe(c manet.Conn) (dialed, error) {
 		d.Reused, d.Cause = ours.Reused(), ours.Cause().String()
 	}
 	if d.Local == addrPort(c.RemoteAddr()) {
-		return d, nil // connected to itself: there is nobody to see it
+		return d, nil // connected to itself: there is no other side
 	}
 	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return d, err
@@ -256,7 +257,7 @@ func (a *peer) describe(c manet.Conn) (dialed, error) {
 	return d, err
 }
 
-// dialMany dials so often and returns the durations of the dials, sorted.
+// dialMany makes Count dials and returns their durations, sorted.
 func (a *peer) dialMany(ctx context.Context, to manyTo) ([]time.Duration, error) {
 	raddr, err := ma.NewMultiaddr(to.Addr)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestKeepAlive reads the timers of both ends off the kernel: 30 s, not Go's 15 s.
+// TestKeepAlive reads the timers of both ends from the kernel: 30 s, not Go's 15 s.
 func TestKeepAlive(t *testing.T) {
 	peerA, a := peerSetup{}.transport(t)
 	raddr := listen(t, a, "/ip4/127.0.0.1/tcp/0")
@@ -22,8 +22,8 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// keepAliveTimer is when the established connection of a local address sends its
-// next keep-alive probe, in 1/100 s, or 0 if it does not.
+// keepAliveTimer returns the time until the established connection with a local
+// address sends its next keep-alive probe, in 1/100 s, or 0 if it has no such timer.
 func keepAliveTimer(t testing.TB, addr string) int {
 	t.Helper()
 	f, err := os.Open("/proc/net/tcp")

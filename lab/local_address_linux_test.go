@@ -10,67 +10,6 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// Where the hosts of twoNetworks listen.
-const (
-	eastV4, eastV6 = "/ip4/10.1.0.2/tcp/7001", "/ip6/fd01::2/tcp/7001"
-	westV4, westV6 = "/ip4/10.2.0.2/tcp/7001", "/ip6/fd02::2/tcp/7001"
-	farV4, farV6   = "/ip4/10.9.0.9/tcp/7001", "/ip6/fd09::9/tcp/7001"
-)
-
-// viaWest is a routing table that knows the way to far through the west.
-const viaWest = 100
-
-// twoNetworks is a host between two networks, behind each of which lives far
-// (which has the same address in both). The main table knows the way through
-// the east.
-//
-//	e ──east── h ──west── w
-//	10.1.0.0/24   10.2.0.0/24    far = 10.9.0.9 at e and at w
-func twoNetworks(t *testing.T, role string) *lab.Network {
-	t.Helper()
-	n := lab.Start(t, lab.Topology{Hosts: lab.Hosts{
-		"h": {
-			On:   lab.On{"east": "10.1.0.1/24 fd01::1/64", "west": "10.2.0.1/24 fd02::1/64"},
-			Role: role,
-			Routes: []lab.Route{
-				{To: "10.9.0.0/16", Via: "10.1.0.2"}, {To: "fd09::/64", Via: "fd01::2"},
-				{To: "10.9.0.0/16", Via: "10.2.0.2", Table: viaWest}, {To: "fd09::/64", Via: "fd02::2", Table: viaWest},
-			},
-		},
-		"e": {On: lab.On{"east": "10.1.0.2/24 fd01::2/64", "far": "10.9.0.9/32 fd09::9/128"}, Role: "plain"},
-		"w": {On: lab.On{"west": "10.2.0.2/24 fd02::2/64", "far2": "10.9.0.9/32 fd09::9/128"}, Role: "plain"},
-	}})
-	listen(t, n, "e", ":7001")
-	listen(t, n, "w", ":7001")
-	return n
-}
-
-// listenOnBoth lets h listen on a port of its own in each network.
-func listenOnBoth(t *testing.T, n *lab.Network, pick func(v4, v6 string) string) {
-	t.Helper()
-	listen(t, n, "h", pick("/ip4/10.1.0.1/tcp/4001", "/ip6/fd01::1/tcp/4001"))
-	listen(t, n, "h", pick("/ip4/10.2.0.1/tcp/4002", "/ip6/fd02::1/tcp/4002"))
-}
-
-func dial(t *testing.T, n *lab.Network, to dialTo) (dialed, error) {
-	t.Helper()
-	return lab.Call[dialed](t.Context(), n, "h", "dial", to)
-}
-
-// wantFrom dials from h and demands the local address, and that it is told as
-// reused and seen by the other side.
-func wantFrom(t *testing.T, n *lab.Network, name string, to dialTo, from string) {
-	t.Helper()
-	d, err := dial(t, n, to)
-	if err != nil {
-		t.Errorf("%s: %v", name, err)
-		return
-	}
-	if want := netip.MustParseAddrPort(from); d.Local != want || d.Seen != want || !d.Reused {
-		t.Errorf("%s: from %v, seen as %v, reused %v (%s), want %v", name, d.Local, d.Seen, d.Reused, d.Cause, want)
-	}
-}
-
 func TestListenerOnTheRoute(t *testing.T) {
 	t.Parallel()
 	n := twoNetworks(t, "ours")
@@ -83,7 +22,7 @@ func TestListenerOnTheRoute(t *testing.T) {
 	}
 }
 
-// Rules and route changes move the far target from the east to the west.
+// Rules redirect the far target from the east to the west.
 func TestListenerUnderRules(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -128,8 +67,8 @@ func TestListenerAfterRouteChange(t *testing.T) {
 	}
 }
 
-// TestKeptAsker: the socket that has asked for a source asks again after routes and
-// rules have changed, and is right.
+// TestKeptAsker wants the socket that asks for source addresses to be right again
+// after rules have changed.
 func TestKeptAsker(t *testing.T) {
 	t.Parallel()
 	n := twoNetworks(t, "bare")
@@ -147,8 +86,9 @@ func TestKeptAsker(t *testing.T) {
 	}
 }
 
-// TestAskersLeaveNothing: dials at once, 32 at a time, keep one socket for each
-// family. Shutdown closes them, and so does the collector if nobody calls it.
+// TestAskersLeaveNothing makes 32 dials at a time, which must keep one socket per
+// family. Shutdown closes them, and so does the garbage collector if Shutdown is
+// never called.
 func TestAskersLeaveNothing(t *testing.T) {
 	t.Parallel()
 	for _, end := range []string{"shutdown", "abandon"} {
@@ -181,7 +121,7 @@ func socketsOf(t *testing.T, n *lab.Network) int {
 	return call[int](t, n, "h", "sockets", struct{}{})
 }
 
-// Where the system has no TCP Fast Open, a UDP socket asks for the source.
+// Without TCP Fast Open in the system, a UDP socket asks for the source.
 func TestListenerWithoutFastOpen(t *testing.T) {
 	t.Parallel()
 	n := twoNetworks(t, "ours")
@@ -200,9 +140,9 @@ func TestListenerWithoutFastOpen(t *testing.T) {
 	}
 }
 
-// With one specific listener nothing is looked up: the wildcard is bound and the
-// kernel chooses, by the TCP route. With a second one on another port the same
-// dial takes a look-up, a socket more.
+// With one specific listener nothing is looked up: the wildcard is bound, and the
+// kernel chooses by the TCP route. With a second one on another port, the same dial
+// needs a look-up and so a second socket.
 func TestOneSpecificListener(t *testing.T) {
 	t.Parallel()
 	n := twoNetworks(t, "ours")
@@ -226,8 +166,8 @@ func TestOneSpecificListener(t *testing.T) {
 	}
 }
 
-// Somebody else listens on our port of another address of the host: the
-// wildcard conflicts, the exact address does not.
+// Another program listens on our port of another address. The wildcard conflicts, the
+// exact address does not.
 func TestStrangerOnSamePort(t *testing.T) {
 	t.Parallel()
 	n := twoNetworks(t, "ours")
@@ -245,8 +185,8 @@ func TestStrangerOnSamePort(t *testing.T) {
 	}
 }
 
-// A loopback listener cannot serve a dial to elsewhere (connect gives EINVAL in
-// IPv4, and EADDRNOTAVAIL or EINVAL in IPv6), and does not hinder it.
+// A loopback listener cannot serve a dial to another host (connect gives EINVAL in
+// IPv4, and EADDRNOTAVAIL or EINVAL in IPv6), and must not hinder it.
 func TestLoopbackListenerForGlobalTarget(t *testing.T) {
 	t.Parallel()
 	n := twoNetworks(t, "ours")
@@ -267,13 +207,13 @@ func TestLoopbackListenerForGlobalTarget(t *testing.T) {
 	}
 }
 
-// Link-local targets keep their zone, whatever else listens. Both neighbours
-// have the same link-local address.
+// A link-local target keeps its zone, whatever else listens. Both neighbours have the
+// same link-local address.
 func TestLinkLocal(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		listen string
-		port   uint16 // that the dial leaves from; zero = an ephemeral one
+		port   uint16 // that the dial must leave from; zero = an ephemeral one
 	}{
 		"loopback":    {"/ip6/::1/tcp/4001", 0},
 		"unspecified": {"/ip6/::/tcp/4001", 4001},
@@ -302,10 +242,8 @@ func TestLinkLocal(t *testing.T) {
 	}
 }
 
-// linkLocals is a host with two neighbours that have one address; the one in
+// linkLocals returns a host with two neighbours that share one address. The one in
 // the east listens.
-//
-//	e fe80::2 ──east── fe80::1 h fe80::1 ──west── fe80::2 w
 func linkLocals(t *testing.T) *lab.Network {
 	t.Helper()
 	n := lab.Start(t, lab.Topology{Hosts: lab.Hosts{
@@ -317,8 +255,8 @@ func linkLocals(t *testing.T) *lab.Network {
 	return n
 }
 
-// A listener whose address has left the host is passed over, and serves again
-// when the address is back.
+// A listener whose address has left the host is passed over. It serves again when the
+// address is back.
 func TestAddressLeaves(t *testing.T) {
 	t.Parallel()
 	for name, both := range map[string]bool{"one listener": false, "two listeners": true} {

@@ -9,8 +9,8 @@ import (
 	"github.com/reusetransport/reuseport/serve"
 )
 
-// A woken handler may take its time to read: the set has told once, and does not
-// keep its goroutine busy with what is still unread.
+// A woken handler may take its time to read. The set reports input once; unread input
+// must not keep its goroutine busy.
 func TestUnreadInputCostsNothing(t *testing.T) {
 	const hold = time.Second
 	woken := make(chan struct{})

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// withoutDescriptors runs f while this process cannot open any: an epoll set
-// cannot be made then, and a goroutine waits instead.
+// withoutDescriptors runs f while this process cannot open descriptors. No epoll set
+// can be made then, so a goroutine waits instead.
 func withoutDescriptors(t *testing.T, f func()) {
 	t.Helper()
 	var was syscall.Rlimit
@@ -27,7 +27,7 @@ func withoutDescriptors(t *testing.T, f func()) {
 	f()
 }
 
-// lowestFree is the descriptor that the next open would get.
+// lowestFree returns the descriptor that the next open would get.
 func lowestFree(t *testing.T) uint64 {
 	t.Helper()
 	f, err := os.Open(os.DevNull)

@@ -4,5 +4,5 @@ package serve_test
 
 import "testing"
 
-// withoutDescriptors runs f: a goroutine waits in any case here.
+// withoutDescriptors runs f. On these systems a goroutine waits in any case.
 func withoutDescriptors(_ *testing.T, f func()) { f() }
