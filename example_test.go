@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -62,4 +63,38 @@ func ExampleTransport_ListenPort() {
 	defer l.Close()
 	fmt.Println(t.Stats().Listeners)
 	// Output: 1
+}
+
+// Two peers that know each other's address punch at about the same time, and get the two
+// ends of one connection.
+func ExampleTransport_Punch() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var us, them reuseport.Transport
+	ours, err := us.Listen(ma.StringCast("/ip4/127.0.0.1/tcp/0"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	theirs, err := them.Listen(ma.StringCast("/ip4/127.0.0.1/tcp/0"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	punched := make(chan *reuseport.Conn)
+	go func() {
+		c, err := them.Punch(ctx, ours.Multiaddr())
+		if err != nil {
+			log.Fatal(err)
+		}
+		punched <- c
+	}()
+	c, err := us.Punch(ctx, theirs.Multiaddr())
+	if err != nil {
+		log.Fatal(err)
+	}
+	peer := <-punched
+	fmt.Println(c.LocalMultiaddr().Equal(peer.RemoteMultiaddr()), c.RemoteMultiaddr().Equal(theirs.Multiaddr()))
+	if err := errors.Join(c.Close(), peer.Close(), us.Shutdown(ctx), them.Shutdown(ctx)); err != nil {
+		log.Fatal(err)
+	}
+	// Output: true true
 }

@@ -1,11 +1,10 @@
 package reuseport_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
+	"io"
 	"net"
-	"sync"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -18,44 +17,34 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// TestScarceDescriptors lets Listen and Dial run out of descriptors at each of
-// their steps: the error is EMFILE, and nothing is leaked.
+// TestScarceDescriptors: whichever step of Listen or Dial finds no descriptor, the error is
+// EMFILE, and nothing is leaked.
 func TestScarceDescriptors(t *testing.T) {
 	raddr := peer(t, "127.0.0.1:0")
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	settled(t)
+	before := descriptors()
+	const enough = 7 // for every step
 	noControl := func(string, string, syscall.RawConn) error { return nil }
 	for name, do := range scarceSteps(raddr) {
-		for spare := range 8 {
+		for spare := range enough + 1 {
 			tr := reuseport.Transport{}
 			if spare%2 == 1 {
 				tr.Control = noControl
 			}
-			settled(t)
-			before := descriptors(t)
-			low := limit
-			low.Cur = uint64(lowestFree(t) + spare)
-			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
-				t.Fatal(err)
-			}
-			err := do(&tr)
-			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-				t.Fatal(err)
-			}
-			if err != nil && !errors.Is(err, syscall.EMFILE) {
-				t.Errorf("%s with %d to spare: %v, want EMFILE", name, spare, err)
+			var err error
+			withSpareDescriptors(t, spare, func() { err = do(&tr) })
+			if err == nil && spare == 0 || err != nil && (spare == enough || !errors.Is(err, syscall.EMFILE)) {
+				t.Errorf("%s with %d to spare: %v", name, spare, err)
 			}
 			if err := tr.Shutdown(shortly(t, 5*time.Second)); err != nil {
 				t.Errorf("%s with %d to spare: Shutdown: %v", name, spare, err)
 			}
-			awaitAtMost(t, name+": descriptors", before, func() int { return descriptors(t) })
+			awaitAtMost(t, name+": descriptors", before, descriptors)
 		}
 	}
 }
 
-// scarceSteps are what a Transport does that opens sockets.
+// scarceSteps are the things that a Transport does which open sockets.
 func scarceSteps(raddr ma.Multiaddr) map[string]func(*reuseport.Transport) error {
 	closed := func(l manet.Listener, err error) error {
 		if err != nil {
@@ -96,105 +85,94 @@ func scarceSteps(raddr ma.Multiaddr) map[string]func(*reuseport.Transport) error
 	}
 }
 
-// TestShapesBeside opens three listeners of every shape on one port, in every
-// order: the Transport has them all, and another one gets none.
-func TestShapesBeside(t *testing.T) {
-	shapes := []string{"/ip4/127.0.0.1/tcp/%d", "/ip4/127.0.0.2/tcp/%d", "/ip4/0.0.0.0/tcp/%d", "/ip6/::1/tcp/%d", "/ip6/::/tcp/%d", "dual"}
-	open := func(tr *reuseport.Transport, shape string, port uint16) (manet.Listener, error) {
-		if shape == "dual" {
-			return tr.ListenPort(port)
-		}
-		return tr.Listen(ma.StringCast(fmt.Sprintf(shape, port)))
+// TestAcceptSurvivesEMFILE: where descriptors run out again and again every connection is
+// accepted in the end, and Accept does not spin.
+func TestAcceptSurvivesEMFILE(t *testing.T) {
+	var tr reuseport.Transport
+	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	var served atomic.Int32
+	go countAccepts(l, &served)
+	settled(t)
+	bursts := rounds(50, 10)
+	for i := range bursts {
+		dialPlain(t, l.Addr().String())
+		await(t, "one with descriptors is accepted", func() bool { return served.Load() == int32(2*i+1) })
+		withSpareDescriptors(t, 1, func() { // connect gets it, and Accept none
+			connectRaw(t, l.Addr().(*net.TCPAddr))
+			time.Sleep(20 * time.Millisecond)
+		})
+		await(t, "one without is accepted", func() bool { return served.Load() == int32(2*i+2) })
 	}
-	for _, a := range shapes {
-		for _, b := range shapes {
-			for _, c := range shapes {
-				var ours, theirs reuseport.Transport
-				port := ownPort()
-				for _, shape := range []string{a, b, c} {
-					if _, err := open(&ours, shape, port); err != nil {
-						t.Errorf("%s, %s, %s: %v", a, b, c, err)
-					}
-				}
-				for _, shape := range []string{a, b, c} {
-					if _, err := open(&theirs, shape, port); !errors.Is(err, syscall.EADDRINUSE) {
-						t.Errorf("another Transport beside %s, %s, %s on %s: %v", a, b, c, shape, err)
-					}
-				}
-				ours.Shutdown(context.Background())
-				theirs.Shutdown(context.Background())
-			}
-		}
+	if n := tr.Stats().AcceptDelayed; n < uint64(bursts) || n > uint64(20*bursts) {
+		t.Errorf("%d bursts, Accept waited %d times", bursts, n)
 	}
 }
 
-// TestNothingLostWhileListening connects all the time while listeners open, one
-// beside another: whoever is connected is served.
-func TestNothingLostWhileListening(t *testing.T) {
-	ip, port := ownIP(), ownPort()
-	address := fmt.Sprintf("%v:%d", ip, port)
-	for range 100 {
-		var tr reuseport.Transport
-		var connected, served atomic.Int32
-		stop := make(chan struct{})
-		var dialers sync.WaitGroup
-		for range 2 {
-			dialers.Go(func() { connectUntil(t, address, stop, &connected) })
-		}
-		for _, open := range []func() (manet.Listener, error){
-			func() (manet.Listener, error) { return tr.ListenPort(port) },
-			func() (manet.Listener, error) { return tr.Listen(tcpMultiaddr(ip, port)) },
-		} {
-			l, err := open()
-			if err != nil {
-				t.Fatal(err)
-			}
-			go greetAll(l, &served)
-		}
-		time.Sleep(time.Millisecond)
-		close(stop)
-		dialers.Wait()
-		if connected.Load() != served.Load() {
-			t.Fatalf("%d connected, %d served", connected.Load(), served.Load())
-		}
-		tr.Shutdown(context.Background())
+// connectRaw connects until the test ends. It needs one descriptor.
+func connectRaw(t *testing.T, a *net.TCPAddr) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte(a.IP.To4()), Port: a.Port}); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// connectUntil dials and reads one byte from each connection that it gets.
-func connectUntil(t *testing.T, address string, stop chan struct{}, connected *atomic.Int32) {
-	for {
-		select {
-		case <-stop:
-			return
-		default:
+// TestCloseAtDescriptorLimit: a Close that finds no descriptor delivers all the same, and
+// meanwhile the connection's methods return net.ErrClosed.
+func TestCloseAtDescriptorLimit(t *testing.T) {
+	p := newClosePair(t, 0)
+	settled(t)
+	goroutines := runtime.NumGoroutine()
+	bufferAll(t, p.dialed, 32<<20)
+	p.dialed.SetDeadline(time.Time{})
+	read := make(chan error, 1)
+	go func() { _, err := p.dialed.Read(make([]byte, 1)); read <- err }()
+	closeWithoutDescriptors(t, p.dialed)
+	wantErr(t, <-read, net.ErrClosed)
+	wantAllClosed(t, p.dialed)
+	if n := p.dialer.Stats().ClosesPending; n != 1 {
+		t.Errorf("%d pending", n)
+	}
+	if n, err := io.Copy(io.Discard, p.accepted); err != nil || n < 100_000 {
+		t.Errorf("%d bytes, then %v", n, err)
+	}
+	if err := p.accepted.Close(); err != nil {
+		t.Error(err)
+	}
+	wantDelivered(t, &p.dialer)
+	awaitAtMost(t, "goroutines", goroutines, runtime.NumGoroutine)
+}
+
+// TestRedialFreesHeldClose: a redial frees the 4-tuple of a close that found no descriptor too.
+func TestRedialFreesHeldClose(t *testing.T) {
+	p := newClosePair(t, 0)
+	for range 10 {
+		if _, err := p.accepted.Write([]byte("unread")); err != nil {
+			t.Fatal(err)
 		}
-		c, err := net.DialTimeout("tcp", address, 5*time.Second)
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			continue
+		awaitUnread(t, p.dialed)
+		closeWithoutDescriptors(t, p.dialed)
+		if n := p.dialer.Stats().ClosesPending; n != 1 {
+			t.Fatalf("%d pending closes", n)
 		}
-		if err != nil {
+		p.redial(t)
+		p.connect(t)
+	}
+}
+
+// closeWithoutDescriptors closes c while no descriptor is to be had.
+func closeWithoutDescriptors(t *testing.T, c *reuseport.Conn) {
+	t.Helper()
+	withSpareDescriptors(t, 0, func() {
+		if _, err := unix.Dup(0); !errors.Is(err, unix.EMFILE) {
+			t.Fatal("there are descriptors: ", err)
+		}
+		if err := c.Close(); err != nil {
 			t.Error(err)
-			return
 		}
-		connected.Add(1)
-		c.SetDeadline(time.Now().Add(5 * time.Second))
-		if n, err := c.Read(make([]byte, 1)); n != 1 {
-			t.Error("connected and not served: ", err)
-		}
-		c.Close()
-	}
-}
-
-// greetAll writes one byte to each connection and waits for its end.
-func greetAll(l manet.Listener, served *atomic.Int32) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		served.Add(1)
-		c.Write([]byte("x"))
-		go func() { c.Read(make([]byte, 1)); c.Close() }()
-	}
+	})
 }

@@ -6,9 +6,10 @@ import (
 	"testing"
 )
 
-// on makes a listener's address.
+// on returns the address of a listener.
 func on(s string) listenAddr { return listenAddr{AddrPort: netip.MustParseAddrPort(s)} }
 
+// dualOn returns the address of a dual-stack listener.
 func dualOn(port uint16) listenAddr {
 	return listenAddr{AddrPort: netip.AddrPortFrom(netip.IPv6Unspecified(), port), dual: true}
 }
@@ -21,6 +22,7 @@ func addrs(ss ...string) []netip.AddrPort {
 	return out
 }
 
+// TestSelectAddrs says for each row why the local addresses are these, in this order.
 func TestSelectAddrs(t *testing.T) {
 	for _, row := range []struct {
 		why       string
@@ -66,13 +68,14 @@ func TestSelectAddrs(t *testing.T) {
 		if row.source != "" {
 			source = netip.MustParseAddr(row.source)
 		}
-		got := selectAddrs(nil, row.listeners, netip.MustParseAddrPort(row.raddr), source, row.pick)
-		if !slices.Equal(got, row.want) {
+		if got := selectAddrs(nil, row.listeners, netip.MustParseAddrPort(row.raddr), source, row.pick); !slices.Equal(got, row.want) {
 			t.Errorf("%s: %v -> %s (source %q, pick %d) = %v, want %v", row.why, row.listeners, row.raddr, row.source, row.pick, got, row.want)
 		}
 	}
 }
 
+// TestNeedsSource: the kernel is asked for the source where the choice depends on it, and only
+// there.
 func TestNeedsSource(t *testing.T) {
 	for _, row := range []struct {
 		why       string
@@ -98,6 +101,7 @@ func TestNeedsSource(t *testing.T) {
 	}
 }
 
+// TestOverlaps: addresses overlap where the kernel sees a bind conflict.
 func TestOverlaps(t *testing.T) {
 	for _, row := range []struct {
 		a, b listenAddr
@@ -118,17 +122,7 @@ func TestOverlaps(t *testing.T) {
 	}
 }
 
-// fuzzIPs has an address of every sort that the choice tells apart.
-var fuzzIPs = [...]string{
-	"0.0.0.0", "127.0.0.1", "127.0.0.2", "192.0.2.1", "198.51.100.1",
-	"::", "::1", "2001:db8::1", "fe80::1%a", "fe80::1%b",
-}
-
-// fuzzAddr reads an address from two bytes, on one of four ports.
-func fuzzAddr(b []byte) netip.AddrPort {
-	return netip.AddrPortFrom(netip.MustParseAddr(fuzzIPs[int(b[0])%len(fuzzIPs)]), uint16(b[1]%4)+1)
-}
-
+// FuzzSelectAddrs checks selections of any listeners, target and source.
 func FuzzSelectAddrs(f *testing.F) {
 	f.Add([]byte{0, 0, 3, 1}, []byte{4, 2}, byte(3), uint32(0))
 	f.Add([]byte{5, 0, 5, 4, 1, 1, 3, 3, 8, 2, 9, 1}, []byte{3, 1}, byte(255), uint32(7))
@@ -151,6 +145,7 @@ func FuzzSelectAddrs(f *testing.F) {
 	})
 }
 
+// checkSelection checks what must hold of every selection.
 func checkSelection(t *testing.T, listeners []listenAddr, raddr netip.AddrPort, source netip.Addr, got []netip.AddrPort) {
 	last := specific
 	for i, laddr := range got {
@@ -177,14 +172,26 @@ func checkSelection(t *testing.T, listeners []listenAddr, raddr netip.AddrPort, 
 	}
 }
 
-// fromListener says whether laddr is a listener's address, or the wildcard of a
-// listener's port.
+// fromListener reports whether laddr is a listener's address, or the wildcard of a listener's
+// port.
 func fromListener(listeners []listenAddr, laddr netip.AddrPort) bool {
 	return slices.ContainsFunc(listeners, func(l listenAddr) bool {
 		return l.AddrPort == laddr || laddr.Addr().IsUnspecified() && l.Port() == laddr.Port()
 	})
 }
 
+// fuzzIPs has an address of every sort that the choice tells apart.
+var fuzzIPs = [...]string{
+	"0.0.0.0", "127.0.0.1", "127.0.0.2", "192.0.2.1", "198.51.100.1",
+	"::", "::1", "2001:db8::1", "fe80::1%a", "fe80::1%b",
+}
+
+// fuzzAddr reads an address from two bytes, on one of four ports.
+func fuzzAddr(b []byte) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(fuzzIPs[int(b[0])%len(fuzzIPs)]), uint16(b[1]%4)+1)
+}
+
+// FuzzRotate: rotate moves each element by pick places.
 func FuzzRotate(f *testing.F) {
 	f.Add(uint8(3), uint32(5))
 	f.Fuzz(func(t *testing.T, n uint8, pick uint32) {

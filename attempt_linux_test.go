@@ -1,0 +1,213 @@
+package reuseport_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/sys/unix"
+
+	"github.com/reusetransport/reuseport"
+)
+
+// TestRedialPastStaleClose: of two pending closes of one 4-tuple the first does not hold it any
+// more, since its peer has ended it. A redial frees the second.
+func TestRedialPastStaleClose(t *testing.T) {
+	for name, end := range map[string]func(*reuseport.Conn) error{
+		"reset": (*reuseport.Conn).Abort,
+		"close": func(c *reuseport.Conn) error {
+			_, err := io.ReadAll(c)
+			return errors.Join(err, c.TCPConn.SetLinger(-1), c.TCPConn.Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newClosePair(t, 0)
+			for range 5 {
+				closeUnread(t, &p.dialer, p.dialed, p.accepted)
+				time.Sleep(150 * time.Millisecond) // the first close is inspected each 64 ms by now
+				if err := end(p.accepted); err != nil {
+					t.Fatal(err)
+				}
+				if p.connect(t); !p.dialed.Reused() {
+					t.Fatal("not reused: ", p.dialed.Cause())
+				}
+				closeUnread(t, &p.dialer, p.dialed, p.accepted)
+				p.redial(t)
+				p.accepted.Abort()
+				awaitCloses(t, &p.dialer)
+				p.connect(t)
+			}
+		})
+	}
+}
+
+// TestRedialFreesOneTuple: a redial from a wildcard listener frees the close on the address that
+// it leaves from, and not one on another address of the host.
+func TestRedialFreesOneTuple(t *testing.T) {
+	var us, peer reuseport.Transport
+	l := listen(t, &us, "/ip4/0.0.0.0/tcp/0")
+	remote := listen(t, &peer, "/ip4/127.0.0.9/tcp/0")
+	there, err := peer.DialContext(required(t), tcpMultiaddr(netip.MustParseAddr("127.0.0.2"), uint16(portOf(l.Addr()))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := accept(t, l) // from the address that we dial
+	out := dial(t, &us, remote.Multiaddr())
+	far := accept(t, remote)
+	closeUnread(t, &us, in, there.(*reuseport.Conn))
+	closeUnread(t, &us, out, far)
+	c, err := us.DialContext(required(t), remote.Multiaddr())
+	if err != nil {
+		t.Fatal("redial: ", err)
+	}
+	defer c.Close()
+	if n := us.Stats().ClosesPending; n != 1 {
+		t.Errorf("%d pending closes, want the one on the other address", n)
+	}
+	for range 2 { // a reset shows on the second Write
+		if _, err := there.Write([]byte("more")); err != nil {
+			t.Errorf("the close on the other address: %v", err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestNoAddressIsNoTakenTuple: a host without an address of the peer's family says so. Linux
+// has one errno for that and for a taken 4-tuple, and RequireReuse and Punch tell them apart.
+func TestNoAddressIsNoTakenTuple(t *testing.T) {
+	t.Parallel()
+	wantLines(t, startAlone(t, "noAddress"),
+		"dial: no address true, tuple in use false",
+		"punch: no address true, tuple in use false")
+}
+
+// wantLines checks what a child says.
+func wantLines(t *testing.T, c *child, lines ...string) {
+	t.Helper()
+	for _, want := range lines {
+		if got := c.receive(t); got != want {
+			t.Errorf("the child says %q, want %q", got, want)
+		}
+	}
+}
+
+// startAlone starts a child in a network namespace of its own, which has no address.
+func startAlone(t *testing.T, role string) *child {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if uid := os.Getuid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}} // root there
+	}
+	return startCommand(t, role, cmd)
+}
+
+// childNoAddress listens on all addresses, of which there are none, and says what the errors
+// of a dial with RequireReuse and of a punch are.
+func childNoAddress([]string) error {
+	tr := reuseport.Transport{PortUse: reuseport.RequireReuse}
+	l, err := tr.ListenPort(0)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	to := tcpMultiaddr(netip.IPv6Loopback(), 1)
+	_, dialErr := tr.DialContext(ctx, to)
+	_, punchErr := tr.Punch(ctx, to)
+	say := func(what string, err error) {
+		fmt.Printf("%s: no address %t, tuple in use %t\n", what, errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, reuseport.ErrTupleInUse))
+	}
+	say("dial", dialErr)
+	say("punch", punchErr)
+	return l.Close()
+}
+
+// TestSpecificListeners: towards an address beyond loopback a dial leaves from the listener on
+// the kernel's source. Where that one's 4-tuple is taken it leaves from the wildcard listener,
+// and then from an ephemeral port. A listener on an address that is not the source is of no use.
+func TestSpecificListeners(t *testing.T) {
+	wantLines(t, startAlone(t, "specific"),
+		"on the source and on all: reused from 10.0.0.1:4001",
+		"on the source and on all: reused from 10.0.0.1:4002",
+		"on the source and on all: not reused: 4-tuple in use",
+		"no route: network is unreachable",
+		"on another address: no listening port",
+		"on another address: not reused: no listener")
+}
+
+// childSpecific gives the loopback interface of its network namespace 10.0.0.1/8, all of which
+// is local then, dials from there and says from which port.
+func childSpecific([]string) error {
+	if err := setLoopback([]byte{10, 0, 0, 1}); err != nil {
+		return err
+	}
+	peer, err := net.Listen("tcp4", "0.0.0.0:80")
+	if err != nil {
+		return err
+	}
+	defer peer.Close() // nobody accepts
+	var both, other reuseport.Transport
+	for s, tr := range map[string]*reuseport.Transport{"10.0.0.1/tcp/4001": &both, "0.0.0.0/tcp/4002": &both, "10.0.0.2/tcp/4003": &other} {
+		if _, err := tr.Listen(ma.StringCast("/ip4/" + s)); err != nil {
+			return err
+		}
+	}
+	for range 3 { // the connections stay open
+		if c := sayDial("on the source and on all", &both, "10.0.0.9", reuseport.PreferReuse); c != nil {
+			defer c.Close()
+		}
+	}
+	sayDial("no route", &other, "192.0.2.1", reuseport.RequireReuse)
+	sayDial("on another address", &other, "10.0.0.9", reuseport.RequireReuse)
+	sayDial("on another address", &other, "10.0.0.9", reuseport.PreferReuse)
+	return nil
+}
+
+// sayDial dials port 80 of ip and says what came of it.
+func sayDial(what string, tr *reuseport.Transport, ip string, use reuseport.PortUse) net.Conn {
+	ctx := reuseport.WithPortUse(context.Background(), use)
+	c, err := tr.DialContext(ctx, tcpMultiaddr(netip.MustParseAddr(ip), 80))
+	switch {
+	case errors.Is(err, syscall.ENETUNREACH):
+		fmt.Println(what + ": network is unreachable")
+	case errors.Is(err, reuseport.ErrNoReuse):
+		fmt.Println(what + ": no listening port")
+	case err != nil:
+		fmt.Println(what+":", err)
+	case c.(*reuseport.Conn).Reused():
+		fmt.Println(what+": reused from", c.LocalAddr())
+	default:
+		fmt.Println(what+": not reused:", c.(*reuseport.Conn).Cause())
+	}
+	return c
+}
+
+// setLoopback sets the address of the loopback interface and switches it on.
+func setLoopback(ip []byte) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(lo.SetInet4Addr(ip), unix.IoctlIfreq(fd, unix.SIOCSIFADDR, lo)); err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
+}

@@ -1,0 +1,36 @@
+package reuseport_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/reusetransport/reuseport"
+)
+
+// TestAvailableAsksAgain: what Available returned for want of descriptors is not kept, and what
+// it found out is.
+func TestAvailableAsksAgain(t *testing.T) {
+	c := startChild(t, "probe")
+	if got, want := c.receive(t), "without descriptors false, with true, without true"; got != want {
+		t.Errorf("the child says %q, want %q", got, want)
+	}
+}
+
+// childProbe calls Available, which no other test of this process must have done before, with
+// and without descriptors.
+func childProbe([]string) error {
+	undo, err := limitDescriptors(0)
+	if err != nil {
+		return err
+	}
+	first := reuseport.Available()
+	if err := undo(); err != nil {
+		return err
+	}
+	second := reuseport.Available()
+	if _, err := limitDescriptors(0); err != nil {
+		return err
+	}
+	fmt.Printf("without descriptors %t, with %t, without %t\n", first, second, reuseport.Available())
+	return nil
+}

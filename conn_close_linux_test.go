@@ -1,0 +1,142 @@
+package reuseport_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/reusetransport/reuseport"
+)
+
+// TestFinCounts: SIOCOUTQ counts a FIN as one byte until it is acknowledged.
+func TestFinCounts(t *testing.T) {
+	l, port := stuckPeer(t)
+	c := dialPlain(t, netip.AddrPortFrom(localhost, port).String())
+	end, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := outq(t, c)
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	after := outq(t, c)
+	if err := end.Close(); err != nil { // its FIN acknowledges ours
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(c); err != nil {
+		t.Fatal(err)
+	}
+	if n := outq(t, c); before != 0 || after != 1 || n != 0 {
+		t.Errorf("before the FIN %d, after it %d, acknowledged %d", before, after, n)
+	}
+}
+
+// TestCloseDiscardBound: of a peer that sends without end 256 MiB are discarded, and then the
+// close ends.
+func TestCloseDiscardBound(t *testing.T) {
+	long(t, "sends 256 MiB")
+	p := newClosePair(t, 2*time.Second)
+	sent := make(chan int64)
+	go func() {
+		var n int64
+		for {
+			m, err := p.accepted.Write(pattern(1 << 20))
+			if n += int64(m); err != nil {
+				sent <- n
+				return
+			}
+		}
+	}()
+	time.Sleep(100 * time.Millisecond) // until there is something unread
+	if err := p.dialed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-sent; n < 256<<20 || n > 300<<20 {
+		t.Errorf("the peer sent %d MiB", n>>20)
+	}
+	wantDelivered(t, &p.dialer)
+}
+
+// TestCloseResetPastDiscardBound: a close whose peer has sent more than is discarded, and then
+// resets, counts as one that the peer ended.
+func TestCloseResetPastDiscardBound(t *testing.T) {
+	long(t, "sends 256 MiB")
+	p := newClosePair(t, time.Minute)
+	bufferAll(t, p.dialed, 32<<20)
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for n := 0; ; {
+			m, err := p.accepted.Write(pattern(1 << 20))
+			if n += m; err != nil {
+				return
+			}
+			if n > 250<<20 { // the rest goes into the buffers
+				p.accepted.SetWriteDeadline(time.Now().Add(time.Second))
+			}
+		}
+	}()
+	if err := p.dialed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-sent
+	if err := p.accepted.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	awaitCloses(t, &p.dialer)
+	if s := p.dialer.Stats(); s.ClosesReset != 1 || s.ClosesAborted != 0 {
+		t.Errorf("%d reset, %d aborted, %d pending", s.ClosesReset, s.ClosesAborted, s.ClosesPending)
+	}
+}
+
+// TestCloseShutWindow: Close waits for a FIN that waits behind a shut window. A peer that reads
+// late reads EOF, and not ECONNRESET.
+func TestCloseShutWindow(t *testing.T) {
+	t.Parallel()
+	var tr reuseport.Transport
+	listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	c, end, window := shutWindow(t, &tr)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond) // longer than a silent peer is given
+	wantDataThenEOF(t, end, pattern(window))
+	wantDelivered(t, &tr)
+}
+
+// TestCloseDoesNotLinger: after SetLinger(3) Close does not wait for a peer that cannot take the
+// FIN.
+func TestCloseDoesNotLinger(t *testing.T) {
+	t.Parallel()
+	var tr reuseport.Transport
+	listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	c, _, _ := shutWindow(t, &tr)
+	if err := c.SetLinger(3); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := c.Close(); err != nil || time.Since(start) > time.Second {
+		t.Errorf("Close took %v: %v", time.Since(start), err)
+	}
+}
+
+// shutWindow connects tr to a peer that reads nothing, and writes exactly as much as the peer's
+// window takes: all of it is acknowledged, and not even a FIN may leave.
+func shutWindow(t *testing.T, tr *reuseport.Transport) (c *reuseport.Conn, end net.Conn, window int) {
+	t.Helper()
+	l, port := stuckPeer(t)
+	const tooMuch = 64 << 10
+	c, end = writeTo(t, tr, l, port, tooMuch)
+	time.Sleep(100 * time.Millisecond) // until the window is full
+	window = tooMuch - outq(t, c)
+	if err := errors.Join(c.Abort(), end.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c, end = writeTo(t, tr, l, port, window)
+	awaitAtMost(t, "bytes not acknowledged", 0, func() int { return outq(t, c) })
+	return c, end, window
+}
