@@ -40,7 +40,7 @@ func (a *attempt) localAddrs(ctx context.Context, dst []netip.AddrPort, exact bo
 // becomes the unspecified address, which fits no specific listener, and the dial itself will
 // tell why. With RequireReuse there is no such dial, and the kernel's error is the answer.
 func (a *attempt) findSource(ctx context.Context) error {
-	source, err := a.t.sources.Source(ctx, a.raddr, a.t.Control)
+	source, err := a.t.findSource(ctx, a.raddr)
 	if err == nil {
 		a.source = source
 		return nil
@@ -69,11 +69,11 @@ func (a *attempt) hedged(ctx context.Context, laddr netip.AddrPort) (*net.TCPCon
 	return tcp, err
 }
 
-// awaitRelease waits until a pending close of ours that may hold the 4-tuple gives it up. It
-// reports whether another try is worth it.
-func (a *attempt) awaitRelease(ctx context.Context, laddr netip.AddrPort) bool {
+// awaitRelease waits until a close of ours that may hold the 4-tuple gives it up. It reports
+// whether another try is worth it.
+func (a *attempt) awaitRelease(ctx context.Context, laddr netip.AddrPort, try int) bool {
 	local, ok := a.closeMayHold(ctx, laddr)
-	return ok && a.t.flushes.AwaitRelease(ctx, local, a.raddr)
+	return ok && a.t.flushes.AwaitRelease(ctx, local, a.raddr, try)
 }
 
 // closeMayHold reports whether a pending close may hold the 4-tuple, and its local address.
@@ -117,7 +117,7 @@ func (a *attempt) lacksSource(ctx context.Context, laddr netip.AddrPort, err err
 	if !errno.IsAddrNotAvail(err) || !laddr.Addr().IsUnspecified() {
 		return false
 	}
-	_, err = a.t.sources.Source(ctx, a.raddr, a.t.Control)
+	_, err = a.t.findSource(ctx, a.raddr)
 	return err != nil
 }
 
@@ -181,9 +181,8 @@ func (a *attempt) finish(tcp *net.TCPConn) (*Conn, error) {
 	c.reused = slices.ContainsFunc(a.listeners, func(l listenAddr) bool { return l.covers(local) })
 	switch {
 	case c.reused:
-		if err := c.SetLinger(0); err != nil {
-			return nil, errors.Join(err, tcp.Close())
-		}
+		_ = c.SetLinger(0) // without it a crash does not free the 4-tuple
+		a.t.flushes.Forget(local, a.raddr)
 		a.t.recordHandshake(local, netaddr.From(tcp.RemoteAddr()))
 	case a.cause == NoCause:
 		c.cause = NoListener // the kernel chose an address that nobody listens on

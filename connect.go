@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"syscall"
 
+	"github.com/reusetransport/reuseport/internal/errno"
 	"github.com/reusetransport/reuseport/internal/netaddr"
 	"github.com/reusetransport/reuseport/internal/sockopt"
 )
@@ -24,6 +25,9 @@ func (t *Transport) connect(ctx context.Context, laddr, raddr netip.AddrPort) (*
 	}
 	d := net.Dialer{Control: t.control().then(setReuseToDial), KeepAlive: sockopt.NetKeepAlive}
 	c, err := d.DialTCP(ctx, netaddr.Network(raddr.Addr()), laddr, raddr)
+	if errno.IsOutOfResources(err) && t.flushes.GiveUp() > 0 {
+		c, err = d.DialTCP(ctx, netaddr.Network(raddr.Addr()), laddr, raddr)
+	}
 	if err != nil {
 		return nil, nameDeadline(err)
 	}
@@ -42,6 +46,9 @@ func (t *Transport) connect(ctx context.Context, laddr, raddr netip.AddrPort) (*
 func (t *Transport) connectNew(ctx context.Context, raddr netip.AddrPort) (*net.TCPConn, error) {
 	d := net.Dialer{Control: t.Control, KeepAlive: sockopt.NetKeepAlive}
 	c, err := d.DialContext(ctx, netaddr.Network(raddr.Addr()), raddr.String())
+	if errno.IsOutOfResources(err) && t.flushes.GiveUp() > 0 {
+		c, err = d.DialContext(ctx, netaddr.Network(raddr.Addr()), raddr.String())
+	}
 	if err != nil {
 		return nil, nameDeadline(err)
 	}
@@ -85,7 +92,7 @@ func (t *Transport) withSource(ctx context.Context, laddr, raddr netip.AddrPort)
 	if !laddr.Addr().IsUnspecified() {
 		return laddr, nil
 	}
-	source, err := t.sources.Source(ctx, raddr, t.Control)
+	source, err := t.findSource(ctx, raddr)
 	switch {
 	case err == nil:
 		return netip.AddrPortFrom(source, laddr.Port()), nil
@@ -93,4 +100,13 @@ func (t *Transport) withSource(ctx context.Context, laddr, raddr netip.AddrPort)
 		return netip.AddrPort{}, contextError(ctx, laddr, raddr)
 	}
 	return netaddr.Wildcard(raddr.Addr(), laddr.Port()), nil
+}
+
+// findSource asks the kernel which address it would dial raddr from.
+func (t *Transport) findSource(ctx context.Context, raddr netip.AddrPort) (netip.Addr, error) {
+	source, err := t.sources.Source(ctx, raddr, t.Control)
+	if errno.IsOutOfResources(err) && t.flushes.GiveUp() > 0 {
+		source, err = t.sources.Source(ctx, raddr, t.Control)
+	}
+	return source, err
 }

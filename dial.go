@@ -141,15 +141,15 @@ func (t *Transport) dial(ctx context.Context, raddr netip.AddrPort, use PortUse)
 }
 
 // connectFrom dials from laddr, with a hedge behind it if laddr's path may drop the port, and
-// once more if a pending close of ours held the 4-tuple.
+// again while a close of ours holds the 4-tuple.
 func (a *attempt) connectFrom(ctx context.Context, laddr netip.AddrPort) (tcp *net.TCPConn, err error) {
-	for last := false; ; last = true {
+	for try := 0; ; try++ {
 		if a.mayHedge() {
 			tcp, err = a.hedged(ctx, laddr)
 		} else {
 			tcp, err = a.t.connect(ctx, laddr, a.raddr)
 		}
-		if last || localFault(err) != TupleInUse || !a.awaitRelease(ctx, laddr) {
+		if localFault(err) != TupleInUse || !a.awaitRelease(ctx, laddr, try) {
 			return tcp, err
 		}
 	}

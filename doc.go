@@ -28,7 +28,7 @@
 // # Closing
 //
 // Connections that use a listening port have SO_LINGER 0: if the process dies, the 4-tuple
-// is free at once. [Conn.Close] nevertheless delivers what was written and lets the peer
-// read EOF, and only then frees the 4-tuple; [Conn.Abort] does not. docs/close.md has the
-// ways to close and what each one costs.
+// is free at once. [Conn.Close] turns that off: to the peer it is package net's close,
+// without the resets that unread data causes there. The 4-tuple is freed when a dial needs
+// it. [Conn.Abort] resets. docs/close.md has what each peer sees, and what it costs.
 package reuseport

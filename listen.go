@@ -22,7 +22,8 @@ import (
 // Listen listens on laddr, a multiaddr as DialContext takes it. Of a name it takes the
 // first address, IPv4 before IPv6. /ip6 listens for IPv6 alone; ListenPort serves both
 // families. Accept returns a *Conn. The listener also has the methods File and
-// SyscallConn, as *net.TCPListener has them.
+// SyscallConn, as *net.TCPListener has them, and LimitPendingCloses(n int), which bounds
+// the descriptors that closed connections of t keep.
 //
 // The port is exclusive unless Shared is set: if it has a listener already, in this
 // process or another, Listen fails with EADDRINUSE. (A connection that happens to own
@@ -100,6 +101,9 @@ func (t *Transport) open(laddr listenAddr) (manet.Listener, error) {
 		r.drop(sock.handles[0]) // wrapped, and then closed behind our back
 	}
 	tcp, err := t.bind(laddr, r.load())
+	if errno.IsOutOfResources(err) && t.flushes.GiveUp() > 0 {
+		tcp, err = t.bind(laddr, r.load())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -202,19 +206,15 @@ func listenOnce(laddr listenAddr, control controlFunc) (*net.TCPListener, error)
 	return l.(*net.TCPListener), nil
 }
 
-// inheritEarly sets what accepted connections inherit before the socket listens, because
-// what arrives in the moment after listen inherits it too (TestLingerFromTheFirst).
-func inheritEarly(_, _ string, c syscall.RawConn) error { return c.Control(setInherited) }
-
-// setInherited sets SO_LINGER 0 and keep-alive on a new socket, which passes them on to all
-// that it accepts. That saves four system calls for each (TestKeepAliveIsNets). Neither
-// fails on a new socket; where a system does not pass them on, Accept and package net set
-// them.
-func setInherited(fd uintptr) {
-	if sockopt.Inherits {
-		_ = sockopt.SetLinger(fd, true)
-		_ = sockopt.SetKeepAlive(fd)
+// inheritEarly sets keep-alive on a socket before it listens, which passes it on to all that
+// it accepts, from the first moment on. That saves three system calls for each
+// (TestKeepAliveIsNets). SO_LINGER 0 would be passed on too, and go with the socket to
+// programs that do not know of it; so Accept sets that.
+func inheritEarly(_, _ string, c syscall.RawConn) error {
+	if sockopt.NetKeepAlive >= 0 {
+		return nil // package net sets it on each connection
 	}
+	return c.Control(keepAlive)
 }
 
 // register prepares a new socket for reuse and enters it. The caller holds mu.
@@ -229,7 +229,6 @@ func (t *Transport) register(tcp *net.TCPListener, asked listenAddr) (manet.List
 	if sock.reusable && t.registry.load().mixes(sock.laddr) {
 		t.flatten(sock.laddr)
 	}
-	sock.lingers = sockopt.Inherits // where not, Accept sets it
 	return t.enter(tcp, sock), nil
 }
 

@@ -27,11 +27,13 @@ var _ interface {
 	manet.Listener
 	syscall.Conn
 	File() (*os.File, error)
+	LimitPendingCloses(n int)
 } = (*listener)(nil)
 
 func newListener(t *Transport, tcp *net.TCPListener, sock *socket) *listener {
 	l := &listener{handle: handle{tcp: tcp, socket: sock, closed: make(chan struct{})}, t: t}
 	l.backoff.Notify = l.swallowed
+	l.backoff.Relieve = func() bool { return t.flushes.GiveUp() > 0 }
 	return l
 }
 
@@ -63,30 +65,20 @@ func (l *listener) next() (*Conn, error) {
 		return c, nil
 	}
 	defer l.socket.queue.leave()
-	for {
-		tcp, err := accept.Next(&l.backoff, l.closed, l.tcp.AcceptTCP)
-		if err != nil {
-			return nil, l.acceptError(err)
-		}
-		if c := l.t.accepted(tcp, l.socket); c != nil {
-			return c, nil
-		}
+	tcp, err := accept.Next(&l.backoff, l.closed, l.tcp.AcceptTCP)
+	if err != nil {
+		return nil, l.acceptError(err)
 	}
+	return l.t.accepted(tcp), nil
 }
 
-// accepted makes a Conn of a connection that sock accepted. It returns nil if the
-// connection has died meanwhile: macOS then refuses socket options. Where package net
-// gives no access to the socket (Plan 9, js, WASI), SO_LINGER stays as it is.
-func (t *Transport) accepted(tcp *net.TCPConn, sock *socket) *Conn {
+// accepted makes a Conn of an accepted connection. It sets SO_LINGER 0, so that a crash
+// frees the 4-tuple; where the system refuses, the connection works without.
+func (t *Transport) accepted(tcp *net.TCPConn) *Conn {
 	c := t.newConn(tcp)
 	c.direction = Accepted
-	c.set(lingersZero)
-	if sock.lingers || !sockopt.CanFlush || c.SetLinger(0) == nil {
-		return c
-	}
-	_ = tcp.Close() // the peer's reset came first; there is nothing to tell anybody
-	t.counters.acceptSkipped.Add(1)
-	return nil
+	_ = c.SetLinger(0)
+	return c
 }
 
 // drain looks into the accept queues of a port, unless Accept is being called there. It
@@ -101,8 +93,7 @@ func (t *Transport) drain(port uint16) {
 // would make AcceptTCP return before it looks.
 const drainTime = time.Millisecond
 
-// acceptNow accepts what is there already. It returns nil if that has died meanwhile.
-// Nobody else is in Accept on this handle: the caller holds the lock that lets them in.
+// acceptNow accepts what is there already. Nobody else is in Accept on this handle: the caller holds the lock that lets them in.
 func (t *Transport) acceptNow(h *handle) (*Conn, error) {
 	if err := h.tcp.SetDeadline(time.Now().Add(drainTime)); err != nil {
 		return nil, err
@@ -112,7 +103,7 @@ func (t *Transport) acceptNow(h *handle) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.accepted(tcp, h.socket), nil
+	return t.accepted(tcp), nil
 }
 
 // swallowed counts an error that Accept goes on after, and logs the first of a
@@ -164,6 +155,11 @@ func (l *listener) SyscallConn() (syscall.RawConn, error) { return l.tcp.Syscall
 // File returns a duplicate of the descriptor, to hand to another process. It
 // belongs to the caller; closing it does not affect the listener, nor the reverse.
 func (l *listener) File() (*os.File, error) { return l.file() }
+
+// LimitPendingCloses bounds the descriptors that closed connections of the Transport keep, on
+// all its listeners, below the bounds that Transport.FlushTimeout names. Package serve calls
+// it with a share of its MaxConns. Zero and less count as one.
+func (l *listener) LimitPendingCloses(n int) { l.t.flushes.Limit(n) }
 
 // file returns a duplicate descriptor of the socket. It does not go through os.File.Fd,
 // which would make the shared socket block for a moment.

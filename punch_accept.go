@@ -155,7 +155,7 @@ func (q *acceptQueue) fill(take func(*Conn) bool, acceptNow func() (*Conn, error
 		if err != nil {
 			return // nothing waits; Accept will meet any other error itself
 		}
-		if c != nil && !take(c) {
+		if !take(c) {
 			q.waiting = append(q.waiting, c)
 		}
 	}

@@ -14,7 +14,6 @@ type socket struct {
 	laddr    listenAddr
 	asked    listenAddr // what Listen was asked for, where that is not laddr (ListenPort without IPv6)
 	reusable bool       // dials may bind its port
-	lingers  bool       // what it accepts has SO_LINGER 0 already
 	handles  []*handle
 	queue    acceptQueue
 }

@@ -35,10 +35,10 @@ type Stats struct {
 	AcceptSkipped uint64 // connections that died in the queue before Accept got them
 	AcceptDelayed uint64 // times that Accept waited for descriptors or buffers
 
-	ClosesPending    int    // closed connections with data or the FIN on its way, or that wait for the peer's FIN
-	ClosesAborted    uint64 // closes given up because of FlushTimeout or of the bound on pending ones
+	ClosesPending    int    // closed connections with data or the FIN unacknowledged
+	ClosesAborted    uint64 // closes left to the system before everything was acknowledged: FlushTimeout or room ended
 	ClosesReset      uint64 // closes that the peer or the network ended before everything was acknowledged
-	BytesUndelivered uint64 // bytes not acknowledged in both kinds, where the system tells
+	BytesUndelivered uint64 // bytes not acknowledged when closes of both kinds ended, where the system tells
 }
 
 // counters are what Stats reads.

@@ -80,13 +80,16 @@ type Transport struct {
 	// the block, and so do 10 minutes without news. See Stats.Paths.
 	HedgeDelay time.Duration
 
-	// FlushTimeout bounds what Conn.Close leaves behind. It is how long the peer may
-	// acknowledge nothing of what was written; then the connection is reset and the rest
-	// is lost. Zero is 5 s. A close that keeps making progress may take 60 times as
-	// long. Negative makes every Close an Abort.
+	// FlushTimeout is how long the peer's TCP may answer nothing while something that
+	// was written before Conn.Close is unacknowledged. Then the close is left to the
+	// system, which goes on as after package net's. Zero is 5 s. Negative makes every
+	// Close an Abort.
 	//
-	// At most 4096 closes are pending at once; one more aborts the oldest. At most 256
-	// MiB are read and discarded for one close; then its peer is kept waiting.
+	// A closed connection keeps a descriptor until its peer has everything and has
+	// closed too, or for a minute after the peer has everything. At most 4096
+	// connections of a Transport do so, and at most an eighth of the descriptors that
+	// the process may have (RLIMIT_NOFILE). One more leaves the oldest to the system. So
+	// does a Dial, an Accept or a Close that finds no descriptor free.
 	FlushTimeout time.Duration
 
 	registry registry
@@ -103,8 +106,9 @@ const (
 	defaultFlushTimeout = 5 * time.Second
 )
 
-// UndeliveredError tells what pending closes had not delivered when Shutdown returned.
-// It unwraps to the error of the context, if that ended the wait.
+// UndeliveredError tells what the peers of closed connections had not acknowledged when
+// Shutdown returned. The system goes on sending it. It unwraps to the error of the
+// context, if that ended the wait.
 type UndeliveredError struct {
 	Conns int   // connections with data that the peer has not acknowledged
 	Bytes int64 // bytes of theirs; where the system does not tell, they are not in it
@@ -123,15 +127,14 @@ func (e *UndeliveredError) Error() string {
 // Unwrap returns context.Canceled, context.DeadlineExceeded, or nil.
 func (e *UndeliveredError) Unwrap() error { return e.err }
 
-// Shutdown closes every listener of t, ends the punches under way and waits until
-// everything that was written to closed connections has been delivered (see Conn.Close).
-// For peers that have everything and do not close it waits about 1 s more, at most.
-// Later Listen and Dial calls fail with net.ErrClosed. Connections stay open and belong
-// to their users.
+// Shutdown closes every listener of t, ends the punches under way and waits until the
+// peers have acknowledged everything that was written to closed connections (see
+// Conn.Close). Later Listen and Dial calls fail with net.ErrClosed. Connections stay
+// open and belong to their users.
 //
 // The error joins what closing the listeners returned and an *UndeliveredError, if a
-// pending close was given up while Shutdown waited or ctx ended first. The closes that
-// are still pending then go on. A second call waits again.
+// close was left to the system with data unacknowledged while Shutdown waited, or ctx
+// ended first. The closes that are still pending then go on. A second call waits again.
 func (t *Transport) Shutdown(ctx context.Context) error {
 	err := t.registry.shut()
 	t.sources.Close()
@@ -170,7 +173,7 @@ func (t *Transport) Stats() Stats {
 		AcceptDelayed: t.counters.acceptDelayed.Load(),
 	}
 	closes := t.flushes.Counts()
-	s.ClosesPending, s.ClosesAborted, s.ClosesReset, s.BytesUndelivered = closes.Pending, closes.Aborted, closes.Reset, closes.Bytes
+	s.ClosesPending, s.ClosesAborted, s.ClosesReset, s.BytesUndelivered = closes.Pending, closes.Left, closes.Reset, closes.Bytes
 	for c := range causes {
 		if n := t.counters.fresh[c].Load(); n > 0 {
 			s.NewByCause[c] = n

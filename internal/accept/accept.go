@@ -36,6 +36,10 @@ type Backoff struct {
 	// goroutines at once.
 	Notify func(Event)
 
+	// Relieve, if not nil, is called when an accept is starved. If it reports that it
+	// freed descriptors, the accept is tried again at once.
+	Relieve func() bool
+
 	mu      sync.Mutex
 	past    past
 	failing atomic.Bool // keeps the mutex off the path of an accept that works
@@ -67,6 +71,9 @@ func Next[C any](b *Backoff, closed <-chan struct{}, accept func() (C, error)) (
 		kind := Classify(err)
 		if kind != Harmless && kind != Starved {
 			return c, err
+		}
+		if kind == Starved && b.Relieve != nil && b.Relieve() {
+			continue
 		}
 		if !sleep(b.failed(kind, err), closed) {
 			return c, net.ErrClosed

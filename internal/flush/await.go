@@ -14,75 +14,61 @@ type Undelivered struct {
 	Bytes int64 // bytes of theirs; where the system does not tell, they are not in it
 }
 
-// Await waits until everything is delivered or ctx ends. It returns what was given up
-// meanwhile, and if ctx ended first what is still pending, with the error of ctx.
+// awaitPause bounds the time between two inspections while somebody waits.
+const awaitPause = 64 * time.Millisecond
+
+// Await waits until everything is acknowledged or ctx ends. It returns what was given up
+// meanwhile, and if ctx ended first what is still outstanding, with the error of ctx.
 func (f *Flusher) Await(ctx context.Context) (Undelivered, error) {
-	// Taken without inspecting: what a sweep under way gives up from now on counts.
-	before, _ := f.tally()
-	err := f.awaitIdle(ctx)
-	after := f.undelivered(err != nil)
+	before := f.givenUp()
+	err := f.awaitDelivery(ctx)
+	after := f.givenUp()
+	if err != nil {
+		after = after.plus(f.outstanding())
+	}
 	return Undelivered{Conns: after.Conns - before.Conns, Bytes: after.Bytes - before.Bytes}, err
 }
 
-// awaitIdle waits until nothing is pending. Peers that have everything may neither end nor
-// fall silent: it waits for those until all is delivered and peerGrace has passed.
-func (f *Flusher) awaitIdle(ctx context.Context) error {
-	patience := time.NewTimer(peerGrace + 2*longWait) // the silent have gone by then
-	defer patience.Stop()
-	for {
-		idle := f.idleSignal()
-		if idle == nil {
-			return nil
-		}
+func (f *Flusher) awaitDelivery(ctx context.Context) error {
+	for wait := shortWait; f.inspectOutstanding(); wait = min(2*wait, awaitPause) {
 		select {
-		case <-idle:
-		case <-patience.C:
-			if f.allDelivered() {
-				return nil
-			}
-			patience.Reset(longWait)
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+	return nil
 }
 
-// idleSignal returns a channel that is closed when nothing is pending, or nil if nothing is.
-func (f *Flusher) idleSignal() <-chan struct{} {
+// inspectOutstanding inspects all connections with anything outstanding, and reports whether
+// any is left.
+func (f *Flusher) inspectOutstanding() bool {
+	began := time.Now()
+	f.stepAll(func(c *Closing) bool { return c.status.unacked != 0 && c.inspected.Before(began) })
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.idle
+	return slices.ContainsFunc(f.pending, func(c *Closing) bool { return c.status.unacked != 0 })
 }
 
-// allDelivered reports whether the last inspections found nothing outstanding.
-func (f *Flusher) allDelivered() bool {
-	f.inspecting.Lock()
-	defer f.inspecting.Unlock()
-	_, all := f.tally()
-	return !slices.ContainsFunc(all, func(c *Closing) bool { return c.status.unacked != 0 })
+// givenUp returns the sum of what was given up so far.
+func (f *Flusher) givenUp() Undelivered {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return Undelivered{Conns: int(f.counts.Undelivered), Bytes: int64(f.counts.Bytes)}
 }
 
-// undelivered sums up what was given up so far, and on demand what is pending.
-func (f *Flusher) undelivered(withPending bool) Undelivered {
-	f.inspecting.Lock()
-	defer f.inspecting.Unlock()
-	sum, all := f.tally()
-	if !withPending {
-		return sum
-	}
-	for _, c := range all {
-		if f.refresh(c); c.status.holdsData(sockopt.FINUnacked) {
-			sum.Conns++
-			sum.Bytes += int64(c.status.outstanding(sockopt.FINUnacked))
+// outstanding returns the sum of what is pending, as of the last inspections.
+func (f *Flusher) outstanding() (sum Undelivered) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.pending {
+		if c.status.holdsData(sockopt.FINUnacked) {
+			sum = sum.plus(Undelivered{1, int64(c.status.outstanding(sockopt.FINUnacked))})
 		}
 	}
 	return sum
 }
 
-// tally returns the sum of what was given up so far, and what is pending.
-func (f *Flusher) tally() (Undelivered, []*Closing) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.forget()
-	return Undelivered{Conns: int(f.counts.Undelivered), Bytes: int64(f.counts.Bytes)}, slices.Clone(f.pending)
+func (u Undelivered) plus(v Undelivered) Undelivered {
+	return Undelivered{u.Conns + v.Conns, u.Bytes + v.Bytes}
 }

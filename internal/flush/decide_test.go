@@ -11,88 +11,103 @@ type sight struct {
 	status status
 }
 
-const ms = time.Millisecond
+const stall = 5 * time.Second
 
 func TestDecide(t *testing.T) {
+	outstanding := status{unacked: 5}
 	for why, row := range map[string]struct {
 		sights []sight
 		want   verdict // of the last inspection; the others keep
 	}{
 		"delivered, and the peer has closed": {
-			[]sight{{0, status{unacked: 5}}, {50 * ms, status{finished: true}}}, release},
+			[]sight{{0, outstanding}, {50, status{finished: true}}}, done},
 		"delivered, and the peer may still send": {
-			[]sight{{0, status{unacked: 5}}, {50 * ms, status{}}}, keep},
-		"delivered, and the peer is quiet for a second": {
-			[]sight{{0, status{unacked: 5}}, {50 * ms, status{received: 1}}, {1049 * ms, status{}}, {1050 * ms, status{}}}, release},
+			[]sight{{0, outstanding}, {50, status{}}, {59000, status{}}}, keep},
+		"delivered a minute ago": {
+			[]sight{{0, outstanding}, {50, status{}}, {60049, status{received: 1}}, {60050, status{received: 1}}}, done},
 		"delivered before the peer reset": {
-			[]sight{{0, status{unacked: 5}}, {50 * ms, status{broken: true}}}, release},
+			[]sight{{0, outstanding}, {50, status{broken: true}}}, done},
 		"the peer has ended and still reads": {
-			[]sight{{0, status{unacked: 5, finished: true}}, {4 * time.Second, status{unacked: 5, finished: true}}}, keep},
-		"the peer reads nothing for five seconds": {
-			[]sight{{0, status{unacked: 5}}, {4999 * ms, status{unacked: 5}}, {5000 * ms, status{unacked: 5}}}, abort},
-		"that it sends is no progress": {
-			[]sight{{0, status{unacked: 5}}, {4999 * ms, status{unacked: 5, received: 9}}, {5000 * ms, status{unacked: 5, received: 9}}}, abort},
-		"progress starts the five seconds anew": {
-			[]sight{{0, status{unacked: 5}}, {4 * time.Second, status{unacked: 4}}, {8 * time.Second, status{unacked: 4}}}, keep},
+			[]sight{{0, outstanding}, {4000, status{unacked: 5, finished: true}}}, keep},
+		"the peer's TCP answers, and takes nothing for an hour": {
+			[]sight{{0, outstanding}, {3600000, outstanding}}, keep},
+		"the peer's TCP is silent": {
+			[]sight{{0, outstanding}, {4999, status{unacked: 5, silent: stall - 1}}, {5000, status{unacked: 5, silent: stall}}}, left},
 		"the peer resets": {
-			[]sight{{0, status{unacked: 5}}, {50 * ms, status{unacked: 5, broken: true}}}, lost},
+			[]sight{{0, outstanding}, {50, status{unacked: 5, broken: true}}}, lost},
 		"the system cannot tell, the peer has not ended": {
-			[]sight{{0, status{unacked: unknown}}, {4999 * ms, status{unacked: unknown}}}, keep},
+			[]sight{{0, status{unacked: unknown}}, {4999, status{unacked: unknown, silent: stall - 1}}}, keep},
 		"the system cannot tell, the peer has ended": {
-			[]sight{{0, status{unacked: unknown, finished: true}}}, entrust},
+			[]sight{{0, status{unacked: unknown, finished: true}}}, done},
 		"the system cannot tell, nothing for five seconds": {
-			[]sight{{0, status{unacked: unknown}}, {5 * time.Second, status{unacked: unknown}}}, entrust},
+			[]sight{{0, status{unacked: unknown}}, {5000, status{unacked: unknown, silent: stall}}}, left},
 		"the system cannot tell, the peer resets": {
 			[]sight{{0, status{unacked: unknown, broken: true}}}, lost},
 	} {
 		start := time.Now()
-		p := newProgress(start, 5*time.Second)
-		for i, l := range row.sights {
+		p := progress{stall: stall}
+		for i, s := range row.sights {
 			want := keep
 			if i == len(row.sights)-1 {
 				want = row.want
 			}
-			if got := p.next(start.Add(l.at), l.status); got != want {
-				t.Errorf("%s: after %v verdict %d, want %d", why, l.at, got, want)
+			if got := p.next(start.Add(s.at*time.Millisecond), s.status); got != want {
+				t.Errorf("%s: after %d ms verdict %d, want %d", why, s.at, got, want)
 			}
 		}
 	}
 }
 
-// TestDecideTotal: progress all the time ends a close after 60 times the stall time.
-func TestDecideTotal(t *testing.T) {
-	start := time.Now()
-	p := newProgress(start, time.Second)
-	for i := range 59 {
-		if v := p.next(start.Add(time.Duration(i)*time.Second), status{unacked: 1000 - i}); v != keep {
-			t.Fatalf("after %d s verdict %d", i, v)
+// TestDecideWaits: the interval doubles up to a second, and falls back for a peer that sends
+// in bulk alone, so that many peers that send single bytes cost no more than silent ones.
+func TestDecideWaits(t *testing.T) {
+	p, now := progress{stall: stall}, time.Now()
+	want := firstWait
+	for _, received := range []int{0, 0, 1, bulk - 1, 0, 0, 0, 0, 0} {
+		if p.next(now, status{unacked: 5, received: received}); p.wait != want {
+			t.Errorf("wait %v, want %v", p.wait, want)
 		}
+		want = min(2*want, longWait)
 	}
-	if v := p.next(start.Add(time.Minute), status{unacked: 1}); v != abort {
-		t.Errorf("verdict %d after a minute", v)
+	if p.next(now, status{unacked: 5, received: bulk}); p.wait != shortWait {
+		t.Errorf("wait %v after bulk, want %v", p.wait, shortWait)
 	}
 }
 
-// FuzzDecide feeds any course of inspections: a close ends in time, is released only
-// when all is acknowledged, and the interval stays within its bounds.
+func TestDecideEvicted(t *testing.T) {
+	for unacked, want := range map[int]verdict{0: done, 1: left, unknown: left} {
+		if got := (status{unacked: unacked}).whenEvicted(); got != want {
+			t.Errorf("%d unacknowledged: verdict %d, want %d", unacked, got, want)
+		}
+	}
+}
+
+// FuzzDecide feeds any course of inspections: a close ends in time, counts as delivered only
+// when everything is acknowledged, and the interval stays within its bounds.
 func FuzzDecide(f *testing.F) {
 	f.Add([]byte{5, 0, 5, 1, 4, 0, 0, 4})
 	f.Add([]byte{255, 8, 255, 4})
 	f.Fuzz(func(t *testing.T, course []byte) {
-		start := time.Now()
-		p := newProgress(start, time.Second)
+		start, p := time.Now(), progress{stall: time.Second}
+		var delivered time.Time
 		for i := 0; i+1 < len(course); i += 2 {
-			l := status{unacked: int(int8(course[i])), received: int(course[i+1] & 3), finished: course[i+1]&4 != 0, broken: course[i+1]&8 != 0}
-			l.unacked = max(l.unacked, unknown)
-			at := time.Duration(i) * 100 * ms
-			v := p.next(start.Add(at), l)
+			what := course[i+1]
+			s := status{unacked: max(int(int8(course[i])), unknown), received: int(what&3) << 11, finished: what&4 != 0, broken: what&8 != 0}
+			s.silent = time.Duration(what>>4) * 100 * time.Millisecond
+			now := start.Add(time.Duration(i) * time.Second)
+			if s.unacked == 0 && delivered.IsZero() {
+				delivered = now
+			}
+			v := p.next(now, s)
 			switch {
-			case v == release && l.unacked != 0:
-				t.Fatalf("released with %+v", l)
-			case v == abort && l.unacked == 0:
-				t.Fatalf("aborted with %+v", l)
-			case v == keep && at >= time.Minute:
-				t.Fatalf("kept after %v", at)
+			case v == done && s.unacked > 0, v == done && s.unacked == unknown && !s.finished:
+				t.Fatalf("done with %+v", s)
+			case (v == left || v == lost) && s.unacked == 0:
+				t.Fatalf("verdict %d with %+v", v, s)
+			case v == keep && (s.broken || s.unacked != 0 && s.silent >= p.stall):
+				t.Fatalf("kept with %+v", s)
+			case v == keep && s.unacked == 0 && now.Sub(delivered) >= keepDelivered:
+				t.Fatalf("kept %v after delivery", now.Sub(delivered))
 			case p.wait < shortWait || p.wait > longWait:
 				t.Fatalf("next inspection after %v", p.wait)
 			case v != keep:

@@ -1,6 +1,8 @@
-// Package flush looks after connections that were closed and are not yet delivered. A
-// [Flusher] keeps each one's descriptor, discards what its peer still sends, and lets it
-// go when the peer has acknowledged everything.
+// Package flush looks after connections that were closed. A [Flusher] keeps a second
+// descriptor of each, discards what its peer still sends, so that no reset answers it, and
+// frees the 4-tuple for a dial that needs it. When the peer has everything and has ended
+// too, or when patience or room ends, it closes the descriptor, and the system goes on as
+// after package net's close. It never resets a connection that a dial does not need.
 //
 // decide.go has the decisions, which are pure; the rest acts on them.
 package flush
@@ -18,280 +20,289 @@ import (
 )
 
 // A Flusher looks after the closed connections of one Transport. The zero value is ready.
-// All methods are safe for concurrent use. One goroutine and one timer serve all
-// connections, and only as long as there are any. An inspection costs two system calls.
-// The Flusher inspects at intervals instead of waiting for events, because an
+// All methods are safe for concurrent use. A timer serves all connections, and no goroutine
+// waits: the Flusher inspects at intervals instead of waiting for events, because an
 // acknowledgement raises no readiness event.
 //
-// Lock order: inspecting, then mu. Close takes mu alone, so that it does not wait for the
-// system calls of other closes, unless its peer has reset or too many are pending.
+// There is one lock, and it is held for no system call. Whoever works on a connection claims
+// it under the lock; a claimed one is left alone by everybody else.
 type Flusher struct {
-	inspecting sync.Mutex // held while connections are inspected or ended
-	buf        []byte     // for what is discarded
-	batch      []*Closing // that are due
-
-	mu      sync.Mutex    // held for no system call
-	pending []*Closing    // oldest first
-	idle    chan struct{} // closed when the last one has gone; nil while there is none
-	wake    chan struct{} // tells the goroutine of an inspection before next
-	next    time.Time
+	mu      sync.Mutex
+	pending []*Closing  // oldest first
+	timer   *time.Timer // of the next sweep; nil before the first close
+	armed   bool        // the timer will fire
+	next    time.Time   // when
+	limit   int         // the user's bound on pending; zero is none
+	room    int         // how many may be pending; zero before the first close
 	counts  Counts
-	lastEnd time.Time // when the last one went
+
+	recent  recent    // closes that the system completes
+	buffers sync.Pool // of *[]byte, for what is discarded
 }
 
 // Counts is what a Flusher has counted.
 type Counts struct {
-	Pending     int    // not yet delivered, or waiting for the peer's end
-	Aborted     uint64 // given up
-	Reset       uint64 // ended by the peer or the network before all was acknowledged
-	Undelivered uint64 // those of Aborted and Reset that had data outstanding, and not the FIN alone
-	Bytes       uint64 // not acknowledged, of both
+	Pending     int    // connections with data or the FIN outstanding
+	Left        uint64 // left to the system with data or the FIN outstanding
+	Reset       uint64 // ended by the peer or the network with data or the FIN outstanding
+	Undelivered uint64 // those of Left and Reset that had data outstanding, and not the FIN alone
+	Bytes       uint64 // outstanding in both
 }
 
-// A Closing is a connection that was closed. Its exported fields are set before Add; the
-// Flusher owns the descriptor from then on.
+// A Closing is a connection that was closed. Its exported fields are set before Add.
 type Closing struct {
 	Laddr, Raddr netip.AddrPort
-	FD           uintptr
-	Hold         *Hold         // not nil: FD is package net's, and kept open by Hold
-	FreeTuple    bool          // a reset frees the 4-tuple in the end
+	FD           uintptr       // the Flusher's own
+	FreeTuple    bool          // a dial that needs the 4-tuple may reset the connection
 	Loopback     bool          // the peer is on loopback, where nothing is lost or overtaken
-	Stall        time.Duration // how long the peer may acknowledge nothing
+	Stall        time.Duration // how long the peer's TCP may be silent
 
 	progress  progress
+	inspected time.Time // when it was last inspected
 	due       time.Time // of the next inspection
 	discarded int
-	status    status // the last one
-	over      bool   // it has ended; guarded by Flusher.mu
+	heard     time.Time // when the peer last sent or acknowledged something
+	status    status    // the last one
+	claimed   bool      // somebody works on it; guarded by Flusher.mu
 }
 
-// Counts returns the counters.
+// Counts returns the counters. It inspects what was not inspected yet, so that a connection
+// with nothing outstanding does not count as pending.
 func (f *Flusher) Counts() Counts {
+	f.stepAll(func(c *Closing) bool { return c.inspected.IsZero() })
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.forget()
 	counts := f.counts
-	counts.Pending = len(f.pending)
+	for _, c := range f.pending {
+		if c.status.unacked != 0 {
+			counts.Pending++
+		}
+	}
 	return counts
 }
 
-// Add takes over a closed connection. It turns linger off, so that the end of the process
-// delivers, and sends the FIN.
+// Limit bounds how many connections may be pending, below the Flusher's own bounds.
+func (f *Flusher) Limit(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.limit = max(1, n)
+	f.measureRoom()
+}
+
+// Add takes over a closed connection and sends the FIN. Where the system denies shutdown,
+// close(2) is what sends the FIN, and nothing is kept.
 func (f *Flusher) Add(c *Closing) {
 	now := time.Now()
-	c.progress, c.status.unacked = newProgress(now, c.Stall), unknown
-	if errno.IsNotConnected(errors.Join(sockopt.SetLinger(c.FD, false), sockopt.ShutdownWrite(c.FD))) {
-		f.bury(c)
+	c.heard, c.due, c.progress.stall = now, now.Add(firstWait), c.Stall
+	c.status.unacked = unknown
+	err := sockopt.ShutdownWrite(c.FD)
+	if err != nil && !errno.IsNotConnected(err) {
+		_ = sockopt.Close(c.FD) // the user's Close has returned, so the error has no taker
 		return
 	}
-	c.due = now.Add(firstWait) // nothing is acknowledged yet
-	for !f.enter(c) {
-		f.evict()
+	evicted := f.enter(c)
+	if err != nil { // the peer has reset: count what did not make it
+		f.inspectNow(c)
+	}
+	for _, c := range evicted {
+		f.end(c, c.status, c.status.whenEvicted())
 	}
 }
 
-// bury ends a connection that the peer has reset before it was entered. A last inspection
-// tells what did not make it.
-func (f *Flusher) bury(c *Closing) {
-	f.inspecting.Lock()
-	defer f.inspecting.Unlock()
-	c.status.broken = true
-	f.step(c, time.Now())
-}
-
-// enter makes a connection one of the pending. It reports false if there are too many.
-func (f *Flusher) enter(c *Closing) bool {
+// enter makes a connection one of the pending. It returns those that have to make room,
+// claimed.
+func (f *Flusher) enter(c *Closing) (evicted []*Closing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.pending) >= maxPending {
-		f.forget() // those that a sweep under way has ended
+	if f.room == 0 {
+		f.measureRoom()
 	}
-	if len(f.pending) >= maxPending {
-		return false
+	if surplus := len(f.pending) - f.room + 1; surplus > 0 {
+		evicted = f.claimOldest(surplus)
 	}
 	f.pending = append(f.pending, c)
-	if f.idle == nil {
-		f.idle, f.wake, f.next = make(chan struct{}), make(chan struct{}, 1), c.due
-		go f.run(f.wake)
-		return true
-	}
-	if c.due.Before(f.next) {
-		f.next = c.due
-		select {
-		case f.wake <- struct{}{}:
-		default: // it is awake already
-		}
-	}
-	return true
+	f.arm(c.due)
+	return evicted
 }
 
-// run inspects the pending connections when they are due, until there are none.
-func (f *Flusher) run(wake <-chan struct{}) {
-	timer := time.NewTimer(firstWait)
-	defer timer.Stop()
-	for {
-		select {
-		case <-timer.C:
-		case <-wake:
-		}
-		wait := f.sweep(time.Now())
-		if wait < 0 {
-			return
-		}
-		timer.Reset(wait)
-	}
-}
-
-// sweep inspects all that are due. It returns after what time to come again, or a negative
-// time if nothing is pending any more.
-func (f *Flusher) sweep(now time.Time) time.Duration {
-	f.inspecting.Lock()
-	defer f.inspecting.Unlock()
-	f.collect(now)
-	for _, c := range f.batch {
-		f.step(c, now)
-	}
-	clear(f.batch)
-	return f.settle()
-}
-
-// collect puts into batch what is due. The caller holds inspecting.
-func (f *Flusher) collect(now time.Time) {
+// inspectNow inspects a connection before it is due.
+func (f *Flusher) inspectNow(c *Closing) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.forget()
-	f.batch = f.batch[:0]
-	for _, c := range f.pending {
-		if !c.due.After(now) {
-			f.batch = append(f.batch, c)
-		}
+	claimed := f.claim(c)
+	f.mu.Unlock()
+	if claimed {
+		f.step(c)
 	}
 }
 
-// forget takes out what is over. The caller holds mu.
-func (f *Flusher) forget() {
-	f.pending = slices.DeleteFunc(f.pending, func(c *Closing) bool { return c.over })
-}
-
-// settle forgets what is over and returns what sweep does. The caller holds inspecting.
-func (f *Flusher) settle() time.Duration {
+// GiveUp leaves the oldest half of the pending connections to the system, because
+// descriptors are short. It returns how many descriptors that freed.
+func (f *Flusher) GiveUp() int {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.forget()
-	if len(f.pending) == 0 {
-		f.pending = nil
-		close(f.idle)
-		f.idle = nil
-		return -1
+	oldest := f.claimOldest(max(len(f.pending)/2, minGivenUp))
+	f.mu.Unlock()
+	for _, c := range oldest {
+		f.end(c, c.status, c.status.whenEvicted())
 	}
-	soonest := slices.MinFunc(f.pending, func(a, b *Closing) int { return a.due.Compare(b.due) })
-	f.next = soonest.due
-	return max(0, time.Until(f.next))
+	return len(oldest)
 }
 
-// step inspects one connection and acts. It reports whether that was its end. The caller
-// holds inspecting.
-func (f *Flusher) step(c *Closing, now time.Time) bool {
-	c.status = f.inspect(c)
-	v := c.progress.next(now, c.status)
-	if v == keep {
-		c.due = now.Add(c.progress.wait)
+// minGivenUp is how many connections GiveUp leaves to the system, if there are as many.
+const minGivenUp = 16
+
+// claim claims a connection for the caller. It reports false if somebody else has it. The
+// caller holds mu.
+func (f *Flusher) claim(c *Closing) bool {
+	if c.claimed {
 		return false
 	}
-	f.end(c, v)
+	c.claimed = true
 	return true
 }
 
-// end gives the socket up in the way that v says. The caller holds inspecting.
-func (f *Flusher) end(c *Closing, v verdict) {
-	f.count(c, v)
-	// Nobody takes either error: the user's Close has returned, and both mean that the
-	// socket is gone already. After the peer's reset nothing is left to free.
-	if v == abort || v == release && c.FreeTuple && !c.status.broken {
-		_ = sockopt.SetLinger(c.FD, true)
-	}
-	if c.Hold != nil {
-		c.Hold.release()
-		return
-	}
-	_ = sockopt.Close(c.FD)
+// claimOldest claims up to n connections, oldest first. The caller holds mu.
+func (f *Flusher) claimOldest(n int) (oldest []*Closing) {
+	return f.claimSome(n, func(*Closing) bool { return true })
 }
 
-// count records an end.
-func (f *Flusher) count(c *Closing, v verdict) {
+// claimSome claims up to n of the connections that wanted wants, oldest first. The caller
+// holds mu.
+func (f *Flusher) claimSome(n int, wanted func(*Closing) bool) (some []*Closing) {
+	for _, c := range f.pending {
+		if len(some) == n {
+			break
+		}
+		if wanted(c) && f.claim(c) {
+			some = append(some, c)
+		}
+	}
+	return some
+}
+
+// arm makes the timer fire at due at the latest. The caller holds mu.
+func (f *Flusher) arm(due time.Time) {
+	if f.armed && !due.Before(f.next) {
+		return
+	}
+	f.armed, f.next = true, due
+	wait := max(0, time.Until(due))
+	if f.timer == nil {
+		f.timer = time.AfterFunc(wait, f.sweep)
+		return
+	}
+	f.timer.Reset(wait)
+}
+
+// batch is how many connections are claimed at one time. The others can be evicted
+// meanwhile.
+const batch = 64
+
+// sweep inspects all that are due, and arms the timer for the next.
+func (f *Flusher) sweep() {
+	f.mu.Lock()
+	f.armed = false
+	f.mu.Unlock()
+	now := time.Now()
+	f.stepAll(func(c *Closing) bool { return !c.due.After(now) })
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c.over, f.lastEnd = true, time.Now()
+	f.measureRoom() // the limit of descriptors may have changed
+	if len(f.pending) == 0 {
+		f.pending = nil
+		return
+	}
+	soonest := slices.MinFunc(f.pending, func(a, b *Closing) int { return a.due.Compare(b.due) })
+	f.arm(soonest.due)
+}
+
+// stepAll inspects all connections that wanted wants. wanted is called with mu held, and has
+// to say no to a connection that was just inspected.
+func (f *Flusher) stepAll(wanted func(*Closing) bool) {
+	for {
+		f.mu.Lock()
+		some := f.claimSome(batch, wanted)
+		f.mu.Unlock()
+		for _, c := range some {
+			f.step(c)
+		}
+		if len(some) < batch {
+			return
+		}
+	}
+}
+
+// step inspects a claimed connection and acts.
+func (f *Flusher) step(c *Closing) {
+	now := time.Now()
+	s := f.inspect(c, now)
+	v := c.progress.next(now, s)
+	if v != keep {
+		f.end(c, s, v)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.status, c.inspected, c.due, c.claimed = s, now, now.Add(c.progress.wait), false
+	f.arm(c.due)
+}
+
+// end closes the descriptor of a claimed connection. It takes the connection off the list
+// only then: a dial that finds none listed must find the 4-tuple free.
+func (f *Flusher) end(c *Closing, s status, v verdict) {
+	f.Note(c.Laddr, c.Raddr)
+	_ = sockopt.Close(c.FD) // the user's Close has returned, so the error has no taker
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pending = slices.DeleteFunc(f.pending, func(other *Closing) bool { return other == c })
 	switch v {
-	case abort:
-		f.counts.Aborted++
+	case left:
+		f.counts.Left++
 	case lost:
 		f.counts.Reset++
 	default:
 		return
 	}
-	f.counts.Bytes += uint64(c.status.outstanding(sockopt.FINUnacked))
-	if c.status.holdsData(sockopt.FINUnacked) {
+	f.counts.Bytes += uint64(s.outstanding(sockopt.FINUnacked))
+	if s.holdsData(sockopt.FINUnacked) {
 		f.counts.Undelivered++
 	}
 }
 
-// evict makes room for one: it ends the oldest whose data has all arrived, or else the
-// oldest.
-func (f *Flusher) evict() {
-	f.inspecting.Lock()
-	defer f.inspecting.Unlock()
-	c := f.oldest()
-	if c == nil {
-		return
-	}
-	if c.status.unacked != 0 {
-		f.refresh(c)
-	}
-	f.end(c, c.status.whenEvicted())
-}
-
-// oldest returns the one to evict, or nil if there is room: a sweep may have made some
-// while the caller waited for inspecting, which it holds.
-func (f *Flusher) oldest() *Closing {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.forget()
-	if len(f.pending) < maxPending {
-		return nil
-	}
-	i := slices.IndexFunc(f.pending, func(c *Closing) bool { return c.status.unacked == 0 })
-	return f.pending[max(i, 0)]
-}
-
-// refresh inspects a connection and decides nothing. The next decision is told what the
-// inspection has heard.
-func (f *Flusher) refresh(c *Closing) {
-	c.status = f.inspect(c)
-	if c.status.received > 0 {
-		c.progress.heard = time.Now()
-	}
-}
-
-// inspect discards what has come in and asks what is outstanding. An end of the peer that
-// an earlier inspection has seen, and thereby taken off the socket, stays.
-func (f *Flusher) inspect(c *Closing) status {
+// inspect discards what has come in to a claimed connection and asks what is outstanding. An
+// end of the peer that an earlier inspection has seen, and thereby taken off the socket,
+// stays.
+func (f *Flusher) inspect(c *Closing, now time.Time) status {
 	s := f.drain(c)
 	s.finished, s.broken = s.finished || c.status.finished, s.broken || c.status.broken
 	n, err := sockopt.Unacked(c.FD)
 	switch {
 	case err != nil:
-		s.unacked = unknown
-	case n == 0 || n <= sockopt.FINUnacked && c.Loopback && finSent(c.FD):
-		s.unacked = 0 // or the FIN arrives
-	case s.finished || c.discarded >= maxDiscard:
+		n = unknown
+	case n <= sockopt.FINUnacked && c.Loopback && finSent(c.FD):
+		n = 0 // or the FIN arrives
+	case n > 0 && (s.finished || s.flooded):
 		// A reset after the peer's FIN does not show on reading (Linux), and none does
 		// where nothing is read any more.
-		s.unacked, s.broken = n, s.broken || errno.IsNotConnected(sockopt.ShutdownWrite(c.FD))
-	default:
-		s.unacked = n
+		s.broken = s.broken || errno.IsNotConnected(sockopt.ShutdownWrite(c.FD))
 	}
+	s.unacked = n
+	s.silent = c.silence(s, now)
 	return s
+}
+
+// silence returns for how long the peer's TCP has answered nothing. A peer whose window is
+// shut, or opens in steps, acknowledges no data for seconds and yet answers.
+func (c *Closing) silence(s status, now time.Time) time.Duration {
+	if s.unacked == 0 {
+		return 0
+	}
+	if since, err := sockopt.SinceACK(c.FD); err == nil {
+		return min(since, now.Sub(c.heard)) // a Close may follow a long silence
+	}
+	if s.received > 0 || s.unacked != c.status.unacked {
+		c.heard = now
+	}
+	return now.Sub(c.heard)
 }
 
 // finSent reports whether a FIN of ours has left. Systems that cannot tell count nothing
@@ -303,16 +314,12 @@ func finSent(fd uintptr) bool {
 
 // drain discards up to 16 buffers full, so that one connection does not keep the others
 // waiting. A peer that has sent maxDiscard finds its window shut.
-func (f *Flusher) drain(c *Closing) status {
-	var s status
-	if f.buf == nil {
-		f.buf = make([]byte, 64<<10)
-	}
+func (f *Flusher) drain(c *Closing) (s status) {
 	for range 16 {
-		if c.discarded >= maxDiscard {
+		if s.flooded = c.discarded >= maxDiscard; s.flooded {
 			break
 		}
-		n, err := sockopt.Discard(c.FD, f.buf)
+		n, err := f.discard(c.FD)
 		s.received += n
 		c.discarded += n
 		s.finished = err == io.EOF
@@ -322,4 +329,49 @@ func (f *Flusher) drain(c *Closing) status {
 		}
 	}
 	return s
+}
+
+// DiscardAll discards what a connection that is being closed has received, up to
+// maxAtOnce.
+func (f *Flusher) DiscardAll(fd uintptr) {
+	for sum := 0; sum < maxAtOnce; {
+		n, err := f.discard(fd)
+		if n == 0 || err != nil {
+			return // it is empty, or the peer has ended, which the Flusher will see again
+		}
+		sum += n
+	}
+}
+
+// maxAtOnce is above the largest receive buffer that Linux gives by itself
+// (net.ipv4.tcp_rmem).
+const maxAtOnce = 16 << 20
+
+// discard reads and discards what fits into one buffer, as sockopt.Discard does.
+func (f *Flusher) discard(fd uintptr) (int, error) {
+	buf, ok := f.buffers.Get().(*[]byte)
+	if !ok {
+		buf = new([]byte)
+		*buf = make([]byte, 64<<10)
+	}
+	defer f.buffers.Put(buf)
+	return sockopt.Discard(fd, *buf)
+}
+
+// maxRoom bounds how many connections may be pending, and share says which part of the limit of
+// descriptors (RLIMIT_NOFILE) they may take.
+const (
+	maxRoom = 4096
+	share   = 8
+)
+
+// measureRoom finds out how many connections may be pending. The caller holds mu.
+func (f *Flusher) measureRoom() {
+	f.room = maxRoom
+	if limit, err := sockopt.DescriptorLimit(); err == nil {
+		f.room = int(min(maxRoom, max(1, limit/share)))
+	}
+	if f.limit > 0 {
+		f.room = min(f.room, f.limit)
+	}
 }

@@ -5,81 +5,74 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/reusetransport/reuseport/internal/sockopt"
 )
 
-// redialWait is how long a dial waits for a close of ours that holds its 4-tuple: a round
-// trip, a delayed acknowledgement, and a segment that has to be sent again.
-const redialWait = time.Second
-
-// AwaitRelease waits until no pending close holds the 4-tuple, and ends a close that does
-// as soon as all of it is delivered: a dial need not wait for the peer's own end. It
-// reports false if the 4-tuple was none of ours, or is not delivered within redialWait or
-// before ctx ends.
-//
-// A close that has just ended is no longer listed, so any that ended within redialWait
-// counts. A wrong guess costs one bind and sends nothing.
-func (f *Flusher) AwaitRelease(ctx context.Context, laddr, raddr netip.AddrPort) bool {
+// AwaitRelease waits until another try of a dial whose 4-tuple is taken makes sense. It ends
+// a pending close that holds the 4-tuple as soon as everything is acknowledged: a dial need
+// not wait for the peer's own end. Where the system completes the close, it waits a little
+// longer with each try. It reports false if the 4-tuple was none of ours lately, or is not
+// free within redialWait or before ctx ends.
+func (f *Flusher) AwaitRelease(ctx context.Context, laddr, raddr netip.AddrPort, try int) bool {
 	deadline := time.Now().Add(redialWait)
-	for wait := shortWait; ; wait = min(2*wait, longWait/4) {
-		if !f.TryRelease(laddr, raddr) {
-			return f.hadEndLately()
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+	for wait := shortWait; f.TryRelease(laddr, raddr); wait = min(2*wait, maxRetryWait) {
+		if time.Now().After(deadline) || !sleep(ctx, wait) {
 			return false
 		}
 	}
+	if !f.recent.has(tuple{laddr, raddr}, time.Now()) {
+		return false
+	}
+	return try == 0 || sleep(ctx, min(shortWait<<min(try, 8), maxRetryWait))
 }
 
-// TryRelease inspects the pending closes of a 4-tuple now, and ends those of which all is
-// delivered. There may be several: a close whose peer has reset it no longer holds the
-// 4-tuple and has yet to be inspected. It reports whether one still holds it.
+// maxRetryWait bounds the time between two tries.
+const maxRetryWait = 8 * time.Millisecond
+
+// TryRelease inspects the pending closes of a 4-tuple now, and ends those of which
+// everything is acknowledged. There may be several: a close whose peer has reset it no
+// longer holds the 4-tuple and has yet to be inspected. It reports whether one still holds
+// it.
 func (f *Flusher) TryRelease(laddr, raddr netip.AddrPort) (held bool) {
-	f.inspecting.Lock()
-	defer f.inspecting.Unlock()
-	for _, c := range f.holders(laddr, raddr) {
-		if f.step(c, time.Now()) {
-			continue
-		}
-		if c.status.unacked != 0 {
-			held = true
-			continue
-		}
-		f.end(c, release)
+	isHolder := func(c *Closing) bool { return c.Laddr == laddr && c.Raddr == raddr }
+	f.mu.Lock()
+	holders := f.claimSome(len(f.pending), isHolder)
+	f.mu.Unlock()
+	for _, c := range holders {
+		f.release(c)
 	}
-	return held
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.pending, isHolder)
+}
+
+// release inspects a claimed connection and ends it if everything is acknowledged: with a
+// reset, unless the peer has sent its own FIN and nothing is left but TIME_WAIT.
+func (f *Flusher) release(c *Closing) {
+	s := f.inspect(c, time.Now())
+	if s.unacked != 0 || s.broken {
+		f.mu.Lock()
+		c.status = s
+		f.mu.Unlock()
+		f.step(c)
+		return
+	}
+	if c.FreeTuple && !s.finished {
+		_ = sockopt.SetLinger(c.FD, true) // if it fails the tuple stays taken, and the dial says so
+	}
+	f.end(c, s, done)
 }
 
 // MayHold is a cheap check before AwaitRelease and TryRelease, which need the local
-// address of the dial: it reports whether a pending close has this port and raddr, or any
-// has ended lately.
+// address of the dial: it reports whether a close with this port and raddr is pending, or
+// was lately.
 func (f *Flusher) MayHold(port uint16, raddr netip.AddrPort) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return time.Since(f.lastEnd) < redialWait ||
-		slices.ContainsFunc(f.pending, func(c *Closing) bool { return c.Raddr == raddr && c.Laddr.Port() == port })
+	return f.recent.hasPort(port, raddr) || f.isPending(port, raddr)
 }
 
-// holders returns the pending closes of a 4-tuple.
-func (f *Flusher) holders(laddr, raddr netip.AddrPort) (all []*Closing) {
+func (f *Flusher) isPending(port uint16, raddr netip.AddrPort) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.forget()
-	for _, c := range f.pending {
-		if c.Laddr == laddr && c.Raddr == raddr {
-			all = append(all, c)
-		}
-	}
-	return all
-}
-
-// hadEndLately reports whether a pending close ended within redialWait.
-func (f *Flusher) hadEndLately() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return time.Since(f.lastEnd) < redialWait
+	return slices.ContainsFunc(f.pending, func(c *Closing) bool { return c.Raddr == raddr && c.Laddr.Port() == port })
 }

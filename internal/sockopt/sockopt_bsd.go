@@ -25,9 +25,6 @@ func SetReusePort(fd uintptr, on bool) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, boolInt(on)))
 }
 
-// Inherits is whether accepted connections have the SO_LINGER of their listener.
-const Inherits = true
-
 // FINUnacked is what Unacked counts for a FIN that is not acknowledged: nothing.
 const FINUnacked = 0
 

@@ -46,10 +46,6 @@ func SetKeepAlive(fd uintptr) error {
 		unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)))
 }
 
-// Inherits is whether accepted connections have the SO_LINGER of their listener
-// (TestAcceptedInherits).
-const Inherits = true
-
 // FINUnacked is what Unacked counts for a FIN that is not acknowledged.
 const FINUnacked = 1
 
@@ -63,14 +59,25 @@ func HasUnread(fd uintptr) (bool, error) {
 	return n > 0, err
 }
 
-// HasReceived reports whether the peer has ever sent bytes, read or not, or its FIN
-// (tcpi_bytes_received, Linux 4.1).
-func HasReceived(fd uintptr) (bool, error) {
+// SinceACK returns how long ago the peer's TCP last acknowledged anything, old or new
+// (tcpi_last_ack_recv). It answers a window probe too.
+func SinceACK(fd uintptr) (time.Duration, error) {
 	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return false, os.NewSyscallError("getsockopt", err)
+		return 0, os.NewSyscallError("getsockopt", err)
 	}
-	return info.Bytes_received > 0, nil
+	return time.Duration(info.Last_ack_recv) * time.Millisecond, nil
+}
+
+// Heard reports whether the peer has ever sent bytes, read or not, or its FIN
+// (tcpi_bytes_received, Linux 4.1), and whether both sides use TCP timestamps (RFC 7323).
+func Heard(fd uintptr) (spoken, timestamps bool, err error) {
+	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return false, false, os.NewSyscallError("getsockopt", err)
+	}
+	const withTimestamps = 1 // TCPI_OPT_TIMESTAMPS of <linux/tcp.h>
+	return info.Bytes_received > 0, info.Options&withTimestamps != 0, nil
 }
 
 // FINSent reports whether all that was written has left, and a FIN of ours with it

@@ -86,30 +86,20 @@ func TestFINSent(t *testing.T) {
 	})
 }
 
-// TestHasReceived: bytes that were read count, and so does a FIN.
-func TestHasReceived(t *testing.T) {
-	for name, send := range map[string]func(end) error{
-		"bytes": func(c end) error { _, err := c.Write([]byte("abc")); return err },
-		"FIN":   func(c end) error { return c.CloseWrite() },
-	} {
-		c, peer := pair(t)
-		if received, err := sockopt.HasReceived(c.fd); err != nil || received {
-			t.Errorf("nothing sent: %v, %v", received, err)
-		}
-		if err := send(peer); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, name, func() bool {
-			received, err := sockopt.HasReceived(c.fd)
-			return err == nil && received
-		})
-	}
+// TestSinceACK: the time runs while the peer has nothing to acknowledge, and begins anew
+// with each acknowledgement.
+func TestSinceACK(t *testing.T) {
 	c, peer := pair(t)
-	write(t, peer.fd, "abc")
-	drain(t, c.fd, 3)
-	if received, err := sockopt.HasReceived(c.fd); err != nil || !received {
-		t.Errorf("bytes that were read: %v, %v", received, err)
+	time.Sleep(30 * time.Millisecond)
+	if since, err := sockopt.SinceACK(c.fd); err != nil || since < 20*time.Millisecond {
+		t.Errorf("an idle connection: %v, %v", since, err)
 	}
+	write(t, c.fd, "abc")
+	drain(t, peer.fd, 3)
+	eventually(t, "the acknowledgement", func() bool {
+		since, err := sockopt.SinceACK(c.fd)
+		return err == nil && since < 20*time.Millisecond
+	})
 }
 
 // TestGiveToFirst: a later listener of the group gets no connection, whether the group
@@ -208,7 +198,7 @@ func TestClosedDescriptorLinux(t *testing.T) {
 		"SetKeepAlive": func() error { return sockopt.SetKeepAlive(fd) },
 		"GiveToFirst":  func() error { return sockopt.GiveToFirst(fd) },
 		"Unacked":      func() error { _, err := sockopt.Unacked(fd); return err },
-		"HasReceived":  func() error { _, err := sockopt.HasReceived(fd); return err },
+		"SinceACK":     func() error { _, err := sockopt.SinceACK(fd); return err },
 		"FINSent":      func() error { _, err := sockopt.FINSent(fd); return err },
 	} {
 		wantEBADF(t, name, call())

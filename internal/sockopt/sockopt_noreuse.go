@@ -14,10 +14,6 @@ func SetReuse(network, address string, c syscall.RawConn) error { return errors.
 // SetReusePort fails as SetReuse does.
 func SetReusePort(fd uintptr, on bool) error { return errors.ErrUnsupported }
 
-// Inherits is whether accepted connections have the SO_LINGER of their listener: no, or
-// nobody has tried.
-const Inherits = false
-
 // FINUnacked is what Unacked counts for a FIN that is not acknowledged: nothing.
 const FINUnacked = 0
 

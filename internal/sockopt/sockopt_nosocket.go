@@ -4,10 +4,6 @@ package sockopt
 
 import "errors"
 
-// CanFlush is whether SetLinger, Discard, ShutdownWrite, Dup and Close work here: these
-// systems give no access to the socket, or x/sys has not the calls.
-const CanFlush = false
-
 // SetExclusive does nothing: a plain bind is exclusive here.
 func SetExclusive(fd uintptr) error { return nil }
 
@@ -28,3 +24,6 @@ func Dup(fd uintptr) (uintptr, error) { return 0, errors.ErrUnsupported }
 
 // Close fails.
 func Close(fd uintptr) error { return errors.ErrUnsupported }
+
+// DescriptorLimit fails.
+func DescriptorLimit() (uint64, error) { return 0, errors.ErrUnsupported }

@@ -23,8 +23,13 @@ func SetKeepAlive(fd uintptr) error { return errors.ErrUnsupported }
 // discardFlag: no other Unix drops bytes without copying them.
 const discardFlag = 0
 
-// HasReceived fails: each of these systems tells in a way of its own, if at all.
-func HasReceived(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
+// SinceACK fails: each of these systems tells in a way of its own, if at all.
+func SinceACK(fd uintptr) (time.Duration, error) { return 0, errors.ErrUnsupported }
+
+// Heard fails: each of these systems tells in a way of its own, if at all.
+func Heard(fd uintptr) (spoken, timestamps bool, err error) {
+	return false, false, errors.ErrUnsupported
+}
 
 // FINSent fails: these systems do not tell.
 func FINSent(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }

@@ -64,13 +64,6 @@ func TestSetLinger(t *testing.T) {
 	}
 }
 
-// TestAcceptedInherits pins Inherits.
-func TestAcceptedInherits(t *testing.T) {
-	l := listen(t, "127.0.0.1:0", control(func(fd uintptr) error { return sockopt.SetLinger(fd, true) }))
-	_, accepted := connect(t, l)
-	wantLinger(t, accepted.fd, sockopt.Inherits)
-}
-
 func TestV6Only(t *testing.T) {
 	fd := newSocket(t, unix.AF_INET6)
 	for _, on := range []int{1, 0} {
@@ -217,6 +210,16 @@ func TestClosedDescriptor(t *testing.T) {
 	}
 	if err := sockopt.SetReuse("tcp4", "", rawFD(fd)); !errors.Is(err, unix.EBADF) {
 		t.Errorf("SetReuse: %v, want EBADF", err)
+	}
+}
+
+func TestDescriptorLimit(t *testing.T) {
+	var want unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := sockopt.DescriptorLimit(); err != nil || got != uint64(want.Cur) {
+		t.Errorf("%d, %v; want %d", got, err, want.Cur)
 	}
 }
 

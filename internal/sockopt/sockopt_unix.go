@@ -9,10 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CanFlush is whether SetLinger, Discard, ShutdownWrite, Dup and Close work here: then
-// a close can wait for what the peer acknowledges, or at least for its end.
-const CanFlush = true
-
 // SetExclusive does nothing: a plain bind is exclusive here.
 func SetExclusive(fd uintptr) error { return nil }
 
@@ -66,6 +62,13 @@ func Dup(fd uintptr) (uintptr, error) {
 		return 0, os.NewSyscallError("fcntl", err)
 	}
 	return uintptr(dup), nil
+}
+
+// DescriptorLimit returns how many descriptors the process may have (RLIMIT_NOFILE).
+func DescriptorLimit() (uint64, error) {
+	var limit unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	return uint64(limit.Cur), os.NewSyscallError("getrlimit", err)
 }
 
 // Close closes a descriptor.

@@ -28,23 +28,6 @@ func SetExclusive(fd uintptr) error {
 	return os.NewSyscallError("setsockopt", windows.SetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, exclusive, 1))
 }
 
-// Inherits is whether accepted connections have the SO_LINGER of their listener.
-const Inherits = false
-
-// CanFlush is whether SetLinger, Discard, ShutdownWrite and Close work here: then a
-// close can wait for the peer's end.
-const CanFlush = true
-
-// SetLinger makes close reset the connection (SO_LINGER on, zero seconds), or deliver
-// what was written (SO_LINGER off).
-func SetLinger(fd uintptr, reset bool) error {
-	var l windows.Linger
-	if reset {
-		l.Onoff = 1
-	}
-	return os.NewSyscallError("setsockopt", windows.SetsockoptLinger(windows.Handle(fd), windows.SOL_SOCKET, windows.SO_LINGER, &l))
-}
-
 // V6Only reports whether an IPv6 socket serves IPv6 alone.
 func V6Only(fd uintptr) (bool, error) {
 	on, err := windows.GetsockoptInt(windows.Handle(fd), windows.IPPROTO_IPV6, windows.IPV6_V6ONLY)
@@ -85,16 +68,18 @@ func Discard(fd uintptr, buf []byte) (int, error) {
 	return int(n), os.NewSyscallError("wsarecv", err)
 }
 
-// ShutdownWrite sends a FIN after what is in the send buffer. It fails with WSAENOTCONN
-// where the connection exists no more.
-func ShutdownWrite(fd uintptr) error {
-	return os.NewSyscallError("shutdown", windows.Shutdown(windows.Handle(fd), windows.SHUT_WR))
-}
-
-// Dup fails: a duplicate made by DuplicateHandle is no socket to Winsock.
+// Dup fails: a duplicate made by DuplicateHandle is no socket to Winsock. So Close keeps
+// none here, and what it would do with one is not there either.
 func Dup(fd uintptr) (uintptr, error) { return 0, errors.ErrUnsupported }
 
-// Close closes a socket.
-func Close(fd uintptr) error {
-	return os.NewSyscallError("closesocket", windows.Closesocket(windows.Handle(fd)))
-}
+// ShutdownWrite fails, see Dup.
+func ShutdownWrite(fd uintptr) error { return errors.ErrUnsupported }
+
+// SetLinger fails, see Dup.
+func SetLinger(fd uintptr, reset bool) error { return errors.ErrUnsupported }
+
+// Close fails, see Dup.
+func Close(fd uintptr) error { return errors.ErrUnsupported }
+
+// DescriptorLimit fails: Windows has none.
+func DescriptorLimit() (uint64, error) { return 0, errors.ErrUnsupported }
