@@ -188,12 +188,12 @@ func TestCloseReadFrom(t *testing.T) {
 	wantDelivered(t, &p.dialer)
 }
 
-// TestCloseCutsAtFlushTimeout: a peer that does not read is reset after FlushTimeout, and
-// counted.
-func TestCloseCutsAtFlushTimeout(t *testing.T) {
+// TestCloseLeftAtFlushTimeout: a peer that does not read is left to the system after
+// FlushTimeout, and counted. When it reads, it gets everything and EOF.
+func TestCloseLeftAtFlushTimeout(t *testing.T) {
 	t.Parallel()
 	p := newClosePair(t, 300*time.Millisecond)
-	bufferAll(t, p.dialed, 64<<20)
+	size := bufferAll(t, p.dialed, 64<<20)
 	start := time.Now()
 	if err := p.dialed.Close(); err != nil || time.Since(start) > time.Second {
 		t.Fatalf("Close took %v: %v", time.Since(start), err)
@@ -202,14 +202,15 @@ func TestCloseCutsAtFlushTimeout(t *testing.T) {
 		t.Errorf("%d pending", n)
 	}
 	awaitCloses(t, &p.dialer)
-	if d := time.Since(start); d < 300*time.Millisecond || d > 3*time.Second {
-		t.Errorf("given up after %v", d)
+	if d := time.Since(start); d < 300*time.Millisecond || d > 10*time.Second {
+		t.Errorf("left after %v", d)
 	}
 	if s := p.dialer.Stats(); s.ClosesAborted != 1 || s.ClosesReset != 0 || s.BytesUndelivered == 0 {
 		t.Errorf("counted %+v", s)
 	}
-	_, err := io.ReadAll(p.accepted)
-	wantErr(t, err, syscall.ECONNRESET)
+	if n, err := io.Copy(io.Discard, p.accepted); n != int64(size) || err != nil {
+		t.Errorf("the peer read %d of %d bytes, then %v", n, size, err)
+	}
 }
 
 // TestClosePeerResets: a close that the peer's reset ends is counted, with what is lost.

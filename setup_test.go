@@ -410,8 +410,9 @@ func writeThenClose(t testing.TB, c net.Conn, data []byte) <-chan struct{} {
 	return done
 }
 
-// bufferAll writes as much of size as goes while nobody reads: until nothing went for 100 ms.
-func bufferAll(t testing.TB, c net.Conn, size int) {
+// bufferAll writes as much of size as goes while nobody reads: until nothing went for 100 ms. It
+// returns how much that was.
+func bufferAll(t testing.TB, c net.Conn, size int) (written int) {
 	t.Helper()
 	data := pattern(size)
 	for n := 1; n > 0 && len(data) > 0; data = data[n:] {
@@ -423,6 +424,7 @@ func bufferAll(t testing.TB, c net.Conn, size int) {
 			t.Fatal(err)
 		}
 	}
+	return size - len(data)
 }
 
 // wantAllClosed checks that each method of a closed connection returns net.ErrClosed.

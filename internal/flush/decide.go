@@ -105,8 +105,11 @@ func (p *progress) whenDelivered(now time.Time, s status) verdict {
 
 // whenEvicted decides about a connection that there is no room for.
 func (s status) whenEvicted() verdict {
-	if s.unacked == 0 {
+	switch {
+	case s.unacked == 0:
 		return done
+	case s.broken:
+		return lost
 	}
 	return left
 }

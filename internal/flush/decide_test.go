@@ -75,9 +75,11 @@ func TestDecideWaits(t *testing.T) {
 }
 
 func TestDecideEvicted(t *testing.T) {
-	for unacked, want := range map[int]verdict{0: done, 1: left, unknown: left} {
-		if got := (status{unacked: unacked}).whenEvicted(); got != want {
-			t.Errorf("%d unacknowledged: verdict %d, want %d", unacked, got, want)
+	for s, want := range map[status]verdict{
+		{}: done, {broken: true}: done, {unacked: 1}: left, {unacked: unknown}: left, {unacked: 1, broken: true}: lost,
+	} {
+		if got := s.whenEvicted(); got != want {
+			t.Errorf("%+v: verdict %d, want %d", s, got, want)
 		}
 	}
 }

@@ -104,8 +104,14 @@ func (f *Flusher) Add(c *Closing) {
 	if err != nil { // the peer has reset: count what did not make it
 		f.inspectNow(c)
 	}
+	f.leave(evicted)
+}
+
+// leave leaves claimed connections to the system, after a last inspection for the counts.
+func (f *Flusher) leave(evicted []*Closing) {
 	for _, c := range evicted {
-		f.end(c, c.status, c.status.whenEvicted())
+		s := f.inspect(c, time.Now())
+		f.end(c, s, s.whenEvicted())
 	}
 }
 
@@ -141,9 +147,7 @@ func (f *Flusher) GiveUp() int {
 	f.mu.Lock()
 	oldest := f.claimOldest(max(len(f.pending)/2, minGivenUp))
 	f.mu.Unlock()
-	for _, c := range oldest {
-		f.end(c, c.status, c.status.whenEvicted())
-	}
+	f.leave(oldest)
 	return len(oldest)
 }
 
