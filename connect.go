@@ -57,6 +57,26 @@ func (t *Transport) connectNew(ctx context.Context, raddr netip.AddrPort) (*net.
 	return tcp, nil
 }
 
+// controlFunc is a function for net.Dialer.Control and net.ListenConfig.Control.
+// A nil one does nothing.
+type controlFunc func(network, address string, c syscall.RawConn) error
+
+// control is the user's control function.
+func (t *Transport) control() controlFunc { return t.Control }
+
+// then returns a control function that calls f and, if it is content, g.
+func (f controlFunc) then(g controlFunc) controlFunc {
+	if f == nil {
+		return g
+	}
+	return func(network, address string, c syscall.RawConn) error {
+		if err := f(network, address, c); err != nil {
+			return err
+		}
+		return g(network, address, c)
+	}
+}
+
 // setReuseToDial is sockopt's with an error that localFault knows.
 func setReuseToDial(network, address string, c syscall.RawConn) error {
 	if err := sockopt.SetReuseToDial(network, address, c); err != nil {

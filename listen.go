@@ -293,26 +293,6 @@ func (t *Transport) enter(tcp *net.TCPListener, sock *socket) *listener {
 	return l
 }
 
-// controlFunc is a function for net.Dialer.Control and net.ListenConfig.Control.
-// A nil one does nothing.
-type controlFunc func(network, address string, c syscall.RawConn) error
-
-// control is the user's control function.
-func (t *Transport) control() controlFunc { return t.Control }
-
-// then returns a control function that calls f and, if it is content, g.
-func (f controlFunc) then(g controlFunc) controlFunc {
-	if f == nil {
-		return g
-	}
-	return func(network, address string, c syscall.RawConn) error {
-		if err := f(network, address, c); err != nil {
-			return err
-		}
-		return g(network, address, c)
-	}
-}
-
 // WrapListener makes t dial from the port of a listener made elsewhere: by socket
 // activation, handed over by an earlier process, or with an interface binding of its
 // own. It sets SO_REUSEPORT on the socket, and nothing else that another process sharing
