@@ -1,98 +1,166 @@
 #!/usr/bin/env bash
-# Runs every check and every test of the project:
+# Runs the checks and tests of the project, one part after the other:
 #
-#   ./test.sh           all of it, as CI does
-#   ./test.sh core      the core module alone
-#   ./test.sh MODULE    one nested module, such as lab or libp2ptcp
+#   ./test.sh           format, vet and test all modules; -short leaves out long tests
+#   ./test.sh core      the same for the core alone
+#   ./test.sh MODULE    the same for one nested module, such as lab or libp2ptcp
+#   ./test.sh ci        all tests of all modules with the race detector, and all checks
 #
-# It needs Go, git and, for the race detector, a C compiler. On Debian and as root
-# it installs what is missing; elsewhere it names it and stops.
-set -euo pipefail
+# It needs Go, and ci needs a C compiler and strace. On two cores the first takes under
+# 10 minutes and the last under an hour. A part that fails does not stop the others;
+# the end lists what failed.
+set -uo pipefail
 cd "$(dirname "$0")"
+
+modules=(lab libp2ptcp libp2ptcp/labtest bench)
+
+# The systems that the core is vetted for, beside the one that runs this.
+systems=(linux/386 linux/arm64 linux/s390x android/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+  freebsd/amd64 openbsd/amd64 netbsd/amd64 dragonfly/amd64 solaris/amd64 illumos/amd64 aix/ppc64 plan9/amd64
+  js/wasm wasip1/wasm)
 
 # A count and no duration: before Go 1.27 the end of a duration may itself be reported
 # as a failure (go.dev/issue/75804).
 fuzz_time=${FUZZ_TIME:-50000x}
-modules=(. lab libp2ptcp libp2ptcp/labtest bench)
-platforms=(linux/amd64 linux/386 linux/arm64 linux/s390x darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
-  freebsd/amd64 openbsd/amd64 netbsd/amd64 plan9/amd64 js/wasm android/arm64 solaris/amd64)
 
-say() { printf '\n== %s (%ds)\n' "$*" "$SECONDS"; }
+parts=()                                # what will run, each the name of a part and its argument
+flags=(-short -shuffle=on -timeout 20m) # of go test
 
-# need COMMAND PACKAGE: the command is there, or gets installed.
+plan_module() { # MODULE
+  parts+=("vet $1" "test $1")
+}
+
+plan_all() {
+  local m
+  parts+=("format")
+  for m in core "${modules[@]}"; do plan_module "$m"; done
+}
+
+plan_ci() {
+  need gcc gcc
+  need strace strace
+  flags=(-race -shuffle=on -timeout 20m)
+  plan_all
+  local m
+  for m in core "${modules[@]}" tools; do parts+=("staticcheck $m" "tidy $m"); done
+  parts+=("vulnerabilities" "systems" "fuzz")
+}
+
+# need COMMAND PACKAGE: the command is there, or root on Debian gets it.
 need() {
   command -v "$1" >/dev/null && return
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "test.sh: $1 is missing; install it (Debian: apt-get install $2)" >&2
+    echo "test.sh: ci needs $1; install it (Debian: apt-get install $2)" >&2
     exit 1
   fi
-  say "install $2"
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
 }
 
-staticcheck_path() {
-  mkdir -p bin
-  (cd tools && go build -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck)
-  printf '%s/bin/staticcheck' "$PWD"
+in_module() { # MODULE COMMAND...
+  local dir=$1
+  shift
+  [ "$dir" != core ] || dir=.
+  (cd "$dir" && "$@")
 }
 
-check_module() { # DIR
-  say "check $1"
-  (cd "$1" && go build ./... && go vet ./... && "$staticcheck" ./...)
+# tool PACKAGE: builds a command with the versions of tools/go.mod.
+tool() {
+  go build -C tools -o "$PWD/bin/" "$1"
 }
 
-test_module() { # DIR
-  say "test $1"
-  (cd "$1" && go test -race -shuffle=on -timeout 15m ./...)
+part_format() {
+  local bad
+  bad=$(gofmt -l .) || return
+  [ -z "$bad" ] || { printf 'not as gofmt has it:\n%s\n' "$bad" && return 1; }
 }
 
-fuzz_core() {
-  local pkg target
+part_vet() { # MODULE
+  in_module "$1" go vet ./...
+}
+
+part_test() { # MODULE
+  in_module "$1" go test "${flags[@]}" ./...
+}
+
+part_staticcheck() { # MODULE
+  tool honnef.co/go/tools/cmd/staticcheck && in_module "$1" "$PWD/bin/staticcheck" ./...
+}
+
+part_tidy() { # MODULE
+  in_module "$1" go mod tidy -diff
+}
+
+# Without the database on the network nothing can be said, which is no failure.
+part_vulnerabilities() {
+  local m said bad=0
+  tool golang.org/x/vuln/cmd/govulncheck || return
+  for m in core "${modules[@]}"; do
+    said=$(in_module "$m" "$PWD/bin/govulncheck" ./... 2>&1) && continue
+    [[ $said != 'govulncheck: fetching vulnerabilities:'* ]] || { echo 'not run: no database' && return; }
+    printf '%s: %s\n' "$m" "$said" && bad=1
+  done
+  return $bad
+}
+
+part_systems() {
+  local s bad=0
+  tool ./crossvet || return
+  for s in "${systems[@]}"; do
+    vet_system "$s" || { echo "^ on $s" && bad=1; }
+  done
+  return $bad
+}
+
+# vet_system SYSTEM: vets the core. What crossvet says of each analysis that could not
+# run after a compile error is left out.
+vet_system() {
+  CGO_ENABLED=0 GOOS=${1%/*} GOARCH=${1#*/} bin/crossvet ./... 2>&1 |
+    { grep -vE ': (analysis skipped due to errors|failed prerequisites)' || true; }
+}
+
+part_fuzz() {
+  local pkg targets target bad=0
   for pkg in $(go list ./...); do
-    for target in $(go test -list '^Fuzz' "$pkg" | grep '^Fuzz' || true); do
-      say "fuzz $target"
-      go test -run '^$' -fuzz "^$target\$" -fuzztime "$fuzz_time" "$pkg"
+    targets=$(go test -list '^Fuzz' "$pkg") || bad=1
+    for target in $(grep '^Fuzz' <<<"$targets"); do
+      echo "$target"
+      go test -run '^$' -fuzz "^$target\$" -fuzztime "$fuzz_time" "$pkg" || bad=1
     done
   done
+  return $bad
 }
 
-cross_vet() {
-  local p
-  for p in "${platforms[@]}"; do
-    say "build and vet for $p"
-    CGO_ENABLED=0 GOOS=${p%/*} GOARCH=${p#*/} go build ./...
-    CGO_ENABLED=0 GOOS=${p%/*} GOARCH=${p#*/} go vet ./...
+# run_parts runs what is planned and reports whether all of it passed. The list of
+# failures names the tests that failed too.
+run_parts() {
+  local log part n=0 failed=()
+  log=$(mktemp) || return
+  for part in "${parts[@]}"; do
+    n=$((n + 1))
+    printf '\n== %d of %d: %s (%d s)\n' $n ${#parts[@]} "$part" $SECONDS
+    # The words of a part are the name of its function and an argument.
+    # shellcheck disable=SC2086
+    part_$part 2>&1 | tee "$log" || failed+=("$part" "$(grep -E '^ *--- FAIL|^panic: ' "$log")")
   done
+  rm -f "$log"
+  if [ ${#failed[@]} = 0 ]; then
+    printf '\n== passed: all %d parts (%d s)\n' $n $SECONDS
+    return
+  fi
+  printf '\n== failed: %d of %d parts (%d s)\n' $((${#failed[@]} / 2)) $n $SECONDS
+  printf '%s\n' "${failed[@]}" | grep .
+  return 1
 }
 
-formatted() {
-  say gofmt
-  local bad
-  bad=$(gofmt -l $(git ls-files '*.go'))
-  [ -z "$bad" ] || { echo "not gofmt-ed: $bad" >&2; exit 1; }
-}
-
-need go golang-go
-need gcc gcc
-need strace strace
-staticcheck=$(staticcheck_path)
-formatted
+command -v go >/dev/null || { echo "test.sh: Go is missing, see go.dev/dl" >&2 && exit 1; }
+trap 'exit 130' INT # go test ends by itself then, and the next part would start
 case "${1:-all}" in
-all)
-  for m in "${modules[@]}"; do check_module "$m"; done
-  cross_vet
-  for m in "${modules[@]}"; do test_module "$m"; done
-  fuzz_core
-  ;;
-core)
-  check_module .
-  cross_vet
-  test_module .
-  fuzz_core
-  ;;
+all) plan_all ;;
+ci) plan_ci ;;
+core) parts+=("format") && plan_module core ;;
 *)
-  check_module "$1"
-  test_module "$1"
+  [ -f "$1/go.mod" ] || { echo "test.sh: no module $1" >&2 && exit 2; }
+  parts+=("format") && plan_module "${1%/}"
   ;;
 esac
-say "all passed"
+run_parts
