@@ -13,14 +13,17 @@ import (
 // parking.mu: in parking.park and in the functions of parking that take it out.
 type conn struct {
 	net.Conn
-	next   Handler
-	served bool // a handler has been called
+	next Handler
+	wait
 	parkedConn
 }
 
 // start begins to serve a connection for which a slot was taken.
 func (s *Server) start(nc net.Conn) {
 	c := &conn{Conn: nc, next: s.Handler}
+	if c.isLayered() {
+		c.kind = freshLayer
+	}
 	s.mu.Lock()
 	s.stats.Accepted++
 	s.conns[c] = struct{}{}
@@ -45,9 +48,11 @@ func (s *Server) run(c *conn) {
 			s.finish(c)
 		}
 	}()
-	c.served = true
+	if s.ParkNew {
+		s.firstWait(c)
+	}
 	for {
-		next, err := c.next(c.Conn)
+		next, err := c.callNext()
 		if err != nil {
 			s.failed(c, err)
 		}
@@ -61,7 +66,14 @@ func (s *Server) run(c *conn) {
 		if s.stopping() {
 			return
 		}
+		s.laterWait(c)
 	}
+}
+
+// callNext calls the next handler. Whatever it returns, it waits no longer.
+func (c *conn) callNext() (Handler, error) {
+	defer c.endWait()
+	return c.next(c.Conn)
 }
 
 // recovered logs v, the value a handler panicked with. A nil v means no panic.
@@ -96,6 +108,9 @@ func (s *Server) finish(c *conn) {
 // some: the first request has usually arrived with the connection, and a look costs
 // less than an event.
 func (s *Server) park(c *conn, look bool) bool {
+	if c.isLayered() {
+		return false
+	}
 	raw := c.rawConn()
 	if raw == nil {
 		return false
@@ -116,10 +131,38 @@ func (c *conn) hasInput() bool {
 	return err == nil && ready
 }
 
-// rawConn gives access to c's descriptor, or returns nil if c has none. It is made
-// anew each time, since it is rarely needed and a parked connection has to be small.
+// isLayered reports whether c lies on top of the socket, as tls.Conn does. Only its own
+// Read tells whether there is input, since it may have taken some from the socket.
+func (c *conn) isLayered() bool {
+	_, ok := c.Conn.(syscall.Conn)
+	return !ok
+}
+
+// maxLayers is how many layers on top of a socket are looked through.
+const maxLayers = 8
+
+// socket returns the connection with a descriptor that lies below all layers. If there
+// is none, or a layer has no NetConn as tls.Conn has, it returns the lowest one it sees.
+func (c *conn) socket() net.Conn {
+	nc := c.Conn
+	for range maxLayers {
+		if _, ok := nc.(syscall.Conn); ok {
+			break
+		}
+		layer, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		nc = layer.NetConn()
+	}
+	return nc
+}
+
+// rawConn gives access to the descriptor of c's socket, or returns nil if there is none.
+// It is made anew each time, since it is rarely needed and a parked connection has to be
+// small.
 func (c *conn) rawConn() syscall.RawConn {
-	sc, ok := c.Conn.(syscall.Conn)
+	sc, ok := c.socket().(syscall.Conn)
 	if !ok {
 		return nil
 	}

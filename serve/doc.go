@@ -20,13 +20,29 @@
 //   - IdleTimeout passes: the connection is closed.
 //   - Other code closes the connection: its slot is free within five seconds (at once
 //     where a goroutine waits for it).
-//   - Shutdown: if data waits or the connection is new, the next Handler is called;
-//     otherwise the connection is closed.
+//   - Shutdown: if data waits, or the connection has been parked since it was accepted
+//     less than five seconds ago, the next Handler is called; otherwise the connection
+//     is closed.
 //   - Close: the connection is cut.
 //
 // On Linux one goroutine with one epoll set watches all parked connections. The set
 // takes one descriptor. If it cannot be made, and on other systems, one goroutine
 // waits for each connection, with the same results. One timer serves all deadlines.
+//
+// # TLS
+//
+// A tls.Conn cannot be parked: it may have taken the next request from the socket
+// already, and only its Read tells. The same holds for every connection that is not a
+// syscall.Conn. Its next Handler is called at once and waits in its own Read.
+//
+// IdleTimeout and Shutdown end such a wait too. If nothing has come on the socket since
+// the call, they close the socket for reading: Read returns io.EOF, and the handler ends
+// as if the client had closed. Writing still works, so that a request that was taken from
+// the socket before the call is answered. The server reaches the socket by the method
+// NetConn, which tls.Conn has, and asks the kernel what has come. That works for TCP on
+// Linux. On other systems, for multipath TCP and for connections without NetConn,
+// IdleTimeout is a read deadline that the handler is called with and may change, and
+// Shutdown waits for the handler.
 //
 // # Rolling restarts
 //

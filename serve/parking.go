@@ -95,6 +95,11 @@ func (p *parking) enter(c *conn) (stay uint32) {
 	return c.stay
 }
 
+// lasted returns how long ago the last stay of c began. The caller owns c.
+func (p *parking) lasted(c *conn) time.Duration {
+	return time.Since(epoch) - (c.deadline - p.timeout)
+}
+
 // take ends the given stay of c and reports whether it lasted until now; if so, the
 // caller owns c.
 func (p *parking) take(c *conn, stay uint32) bool {

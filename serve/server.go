@@ -36,10 +36,11 @@ var ErrTooFewSlots = errors.New("serve: MaxConns is below the number of accept l
 //     which. See Server.IdleTimeout for what may happen instead.
 //
 // A handler must not use a connection after it has parked it, and must first process
-// everything it has read: bytes in its own buffer do not wake it. Parking clears the
-// deadlines of the connection. A connection without a descriptor to wait for (no
-// syscall.Conn: tls.Conn, net.Pipe) is not parked; its next Handler is called at once
-// on the same goroutine and waits in its own Read.
+// everything it has read: bytes in its own buffer do not wake it. A connection without
+// a descriptor to wait for (no syscall.Conn: tls.Conn, net.Pipe) is not parked; its next
+// Handler is called at once on the same goroutine and waits in its own Read (see the
+// section on TLS in the package documentation). Each further Handler starts without
+// deadlines.
 //
 // A panic in a handler is logged with its stack and counted, and ends only its own
 // connection.
@@ -65,7 +66,9 @@ type Server struct {
 	ParkNew bool
 
 	// IdleTimeout is how long a connection may stay parked. After that it is closed
-	// without a call of its handler. Zero or negative: for ever.
+	// without a call of its handler. A handler that was called because the connection
+	// could not be parked may wait as long; then its Read returns io.EOF. Zero or
+	// negative: for ever.
 	IdleTimeout time.Duration
 
 	// ErrorDelay is the wait after an accept error that means that the process is out

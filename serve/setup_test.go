@@ -41,6 +41,13 @@ func begin(s *serve.Server, l net.Listener) (wait func() error) {
 func running(t testing.TB, s *serve.Server) *net.TCPListener {
 	t.Helper()
 	l := listen(t)
+	runningOn(t, s, l)
+	return l
+}
+
+// runningOn is running on a given listener.
+func runningOn(t testing.TB, s *serve.Server, l net.Listener) {
+	t.Helper()
 	wait := begin(s, l)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
@@ -51,7 +58,6 @@ func running(t testing.TB, s *serve.Server) *net.TCPListener {
 			t.Errorf("Serve: %v, want ErrServerClosed", err)
 		}
 	})
-	return l
 }
 
 func shutdown(t testing.TB, s *serve.Server) {
@@ -68,7 +74,12 @@ func shutdown(t testing.TB, s *serve.Server) {
 
 func dial(t testing.TB, l net.Listener) *net.TCPConn {
 	t.Helper()
-	c, err := net.Dial("tcp4", l.Addr().String())
+	return dialTo(t, l.Addr())
+}
+
+func dialTo(t testing.TB, addr net.Addr) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp4", addr.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +88,18 @@ func dial(t testing.TB, l net.Listener) *net.TCPConn {
 		t.Fatal(err)
 	}
 	return c.(*net.TCPConn)
+}
+
+// receive waits for an error that a handler tells.
+func receive(t testing.TB, told <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-told:
+		return err
+	case <-time.After(patience):
+		t.Fatal("the handler says nothing")
+		return nil
+	}
 }
 
 // eventually waits until ok returns true.

@@ -16,7 +16,7 @@ type Stats struct {
 	AcceptDelayed uint64 // accept errors for lack of descriptors or memory; each delayed the next accept
 	HandlerErrors uint64 // errors that handlers returned
 	Panics        uint64 // panics of handlers
-	IdleTimeouts  uint64 // parked connections closed after IdleTimeout
+	IdleTimeouts  uint64 // connections ended by IdleTimeout
 }
 
 // Stats returns the counters.

@@ -1,6 +1,9 @@
 package serve
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Done returns a channel that is closed when Shutdown or Close begins. A handler that
 // would wait for another request should end then.
@@ -13,9 +16,22 @@ func (s *Server) Done() <-chan struct{} {
 // waits until all handlers have returned or ctx is done. It returns nil or the
 // context's error.
 //
-// A parked connection goes to its handler once more if data waits on it or if no
-// handler has seen it yet (ParkNew). Such a handler has to bound its own waiting; if
-// it parks the connection again, the connection is closed.
+// A parked connection goes to its handler once more if data waits on it, or if no
+// handler has seen it yet (ParkNew) and it is less than five seconds old. If that
+// handler parks it again, the connection is closed.
+//
+// A handler that waits for a client that says nothing is not waited for long. Shutdown
+// makes its Read return io.EOF, as soon as it sees one of these:
+//
+//   - The handler was called because the connection could not be parked, and nothing
+//     has come since.
+//   - It is the first of its connection, and nothing has come yet. For five seconds,
+//     nothing has gone either. (net/http gives a new connection as long.)
+//   - It is the first of a connection that cannot be parked, and for five seconds
+//     nothing has come or gone. (What came before may be only a handshake.)
+//
+// On systems other than Linux, Shutdown does not see this, and a handler has to bound
+// its own waiting; see the section on TLS in the package documentation.
 //
 // Connections in the accept queue of a listener are reset when it closes, unless
 // another descriptor of that socket is open; see the package documentation on rolling
@@ -26,18 +42,33 @@ func (s *Server) Done() <-chan struct{} {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.prepare()
 	s.stop(false)
+	s.unpark()
+	tick := time.NewTicker(idlePoll)
+	defer tick.Stop()
+	for {
+		s.endIdle()
+		select {
+		case <-s.drained:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// idlePoll is how often Shutdown looks for new connections that have become idle.
+const idlePoll = 100 * time.Millisecond
+
+// unpark ends all stays.
+func (s *Server) unpark() {
 	for _, c := range s.parked.close() {
-		if !c.served || c.hasInput() {
+		young := c.isNew() && s.parked.lasted(c) < newPatience
+		if young || c.hasInput() {
 			s.resume(c)
 		} else {
 			s.finish(c)
 		}
-	}
-	select {
-	case <-s.drained:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -47,7 +78,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // them. Close always returns nil.
 func (s *Server) Close() error {
 	s.prepare()
-	for _, c := range s.stop(true) {
+	s.stop(true)
+	for _, c := range s.held() {
 		c.cut()
 	}
 	for _, c := range s.parked.close() {
@@ -56,23 +88,25 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// stop ends the accept loops. If cut is set it returns the connections that the
-// server holds, and later ones are cut as they start.
-func (s *Server) stop(cut bool) []*conn {
+// stop ends the accept loops. If cut is set, connections that start later are cut.
+func (s *Server) stop(cut bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.stopped {
 		s.stopped = true
 		close(s.done)
 	}
+	s.cut = s.cut || cut
 	for lp := range s.loops {
 		_ = closeListener(lp.Listener) // leave reports a lasting error
 	}
 	s.checkDrained()
-	if !cut {
-		return nil
-	}
-	s.cut = true
+}
+
+// held returns the connections that the server holds.
+func (s *Server) held() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	held := make([]*conn, 0, len(s.conns))
 	for c := range s.conns {
 		held = append(held, c)

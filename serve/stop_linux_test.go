@@ -1,0 +1,230 @@
+package serve_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/reusetransport/reuseport"
+	"github.com/reusetransport/reuseport/serve"
+)
+
+// house is a server of ours or of net/http's, to be compared in one run.
+type house struct {
+	name     string
+	addr     net.Addr
+	trust    *tls.Config // nil without TLS
+	shutdown func(context.Context) error
+}
+
+// guest is a client that has nothing to say when Shutdown begins.
+type guest struct {
+	name  string
+	conn  net.Conn
+	holds bool          // holds Shutdown for five seconds
+	ended time.Duration // from the start of Shutdown to EOF
+}
+
+// A client that has nothing to say holds Shutdown no longer than it holds net/http's: not
+// at all once it has been served or is old, and for five seconds while it is new.
+func TestShutdownBesideNetHTTP(t *testing.T) {
+	t.Parallel()
+	houses := []house{
+		theirs(t, false), ours(t, false, false), ours(t, false, true),
+		theirs(t, true), ours(t, true, false), ours(t, true, true),
+	}
+	guests := make([][]*guest, len(houses))
+	for i, h := range houses {
+		guests[i] = h.invite(t, "old", false)
+	}
+	time.Sleep(6100 * time.Millisecond) // net/http counts whole seconds
+	for i, h := range houses {
+		guests[i] = append(guests[i], h.invite(t, "new", true)...)
+		guests[i] = append(guests[i], h.serve(t))
+	}
+	var all sync.WaitGroup
+	for i, h := range houses {
+		all.Go(func() { h.close(t, guests[i]) })
+	}
+	all.Wait()
+	for i, h := range houses {
+		compare(t, h, guests[i], guests[i/3*3])
+	}
+}
+
+// compare demands that no guest was kept longer than net/http keeps it.
+func compare(t *testing.T, h house, guests, theirs []*guest) {
+	t.Helper()
+	for i, g := range guests {
+		t.Logf("%s, %s: %v", h.name, g.name, g.ended)
+		if held := g.ended > 4*time.Second; held != g.holds || g.ended > theirs[i].ended+time.Second {
+			t.Errorf("%s, %s: ended after %v, with net/http after %v", h.name, g.name, g.ended, theirs[i].ended)
+		}
+	}
+}
+
+// invite makes a connection that says nothing, and behind TLS one that says nothing after
+// its handshake too.
+func (h house) invite(t *testing.T, name string, holds bool) []*guest {
+	t.Helper()
+	mute := []*guest{{name: name, conn: dialTo(t, h.addr), holds: holds}}
+	if h.trust == nil {
+		return mute
+	}
+	return append(mute, &guest{name: name + " with handshake", conn: dialTLS(t, h.addr, h.trust), holds: holds})
+}
+
+// serve makes a connection on which one request is answered.
+func (h house) serve(t *testing.T) *guest {
+	t.Helper()
+	var c net.Conn
+	if h.trust == nil {
+		c = dialTo(t, h.addr)
+	} else {
+		c = dialTLS(t, h.addr, h.trust)
+	}
+	get(t, c)
+	return &guest{name: "served", conn: c}
+}
+
+// close shuts the house down and notes when each guest was sent away.
+func (h house) close(t *testing.T, guests []*guest) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var seen sync.WaitGroup
+	start := time.Now()
+	for _, g := range guests {
+		seen.Go(func() {
+			wantEOF(t, g.conn)
+			g.ended = time.Since(start)
+		})
+	}
+	if err := h.shutdown(ctx); err != nil {
+		t.Errorf("%s: Shutdown: %v", h.name, err)
+	}
+	seen.Wait()
+}
+
+func ours(t *testing.T, withTLS, parkNew bool) house {
+	t.Helper()
+	s := &serve.Server{Handler: answerOK, ParkNew: parkNew}
+	h, l := newHouse(t, fmt.Sprintf("ours, ParkNew %v", parkNew), transportListener(t), withTLS)
+	runningOn(t, s, l)
+	h.shutdown = s.Shutdown
+	return h
+}
+
+func theirs(t *testing.T, withTLS bool) house {
+	t.Helper()
+	s := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "ok") // the client finds out
+	})}
+	h, l := newHouse(t, "net/http", listen(t), withTLS)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	t.Cleanup(func() {
+		if err := errors.Join(s.Close(), <-ended); !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("net/http: %v", err)
+		}
+	})
+	h.shutdown = s.Shutdown
+	return h
+}
+
+func newHouse(t *testing.T, name string, l net.Listener, withTLS bool) (house, net.Listener) {
+	t.Helper()
+	h := house{name: name, addr: l.Addr()}
+	if withTLS {
+		var config *tls.Config
+		config, h.trust = certificate(t)
+		h.name += ", TLS"
+		l = tls.NewListener(l, config)
+	}
+	return h, l
+}
+
+// begun starts a Shutdown and returns a function that waits for it.
+func begun(t *testing.T, s *serve.Server) (wait func()) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		shutdown(t, s)
+	}()
+	<-s.Done()
+	return func() { <-ended }
+}
+
+// Shutdown waits for a request that has begun, behind TLS as well: for the first of a
+// connection and for a later one, though they come in pieces. Two calls wait as one does.
+func TestShutdownWaitsForWorkTLS(t *testing.T) {
+	s := &serve.Server{Handler: answerOK}
+	dial := runningTLS(t, s)
+	c, other := dial(), dial()
+	get(t, c)
+	write(t, c, request[:9])
+	write(t, other, request[:9])
+	time.Sleep(short) // until both have come
+	wait, waitToo := begun(t, s), begun(t, s)
+	for _, c := range []net.Conn{c, other} {
+		for range 3 {
+			time.Sleep(5 * short)
+			write(t, c, "GET / HTTP/1.1\r\n")
+		}
+		get(t, c) // ends this request
+		wantEOF(t, c)
+	}
+	wait()
+	waitToo()
+}
+
+// A client that is told something all the time is not idle, though it has said nothing
+// yet. What it says at the end is read.
+func TestShutdownSparesListeners(t *testing.T) {
+	t.Parallel()
+	confirmed := make(chan error, 1)
+	s := &serve.Server{Handler: func(c net.Conn) (serve.Handler, error) {
+		for range 7 {
+			time.Sleep(time.Second)
+			if _, err := io.WriteString(c, "more"); err != nil {
+				return nil, err
+			}
+		}
+		confirmed <- readUntil(c, "thanks")
+		return nil, nil
+	}}
+	c := dial(t, running(t, s))
+	eventually(t, "the handler runs", func() bool { return s.Stats().Active == 1 })
+	wait := begun(t, s)
+	if _, err := io.ReadFull(c, make([]byte, 7*len("more"))); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second)
+	write(t, c, "thanks")
+	if err := receive(t, confirmed); err != nil {
+		t.Errorf("the end was not read: %v", err)
+	}
+	wait()
+}
+
+// transportListener is a listener of a reuseport.Transport. The server under test closes
+// it.
+func transportListener(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := new(reuseport.Transport).Listen(ma.StringCast("/ip4/127.0.0.1/tcp/0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return manet.NetListener(l)
+}
