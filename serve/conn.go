@@ -173,16 +173,22 @@ func (c *conn) rawConn() syscall.RawConn {
 	return raw
 }
 
-// cut closes the connection at once, whoever owns it: by Abort if it has that method,
-// otherwise by Close. It never waits for the peer.
+// cut closes the connection at once, whoever owns it. It never waits for the peer, as
+// Close of a tls.Conn may.
 func (c *conn) cut() {
-	var err error
-	if a, ok := c.Conn.(interface{ Abort() error }); ok {
-		err = a.Abort()
-	} else {
-		err = c.Close()
+	_ = c.abort() // closed already, by its handler or by its peer's reset
+}
+
+// abort calls Abort of the connection or its socket if there is one, otherwise Close of
+// the socket.
+func (c *conn) abort() error {
+	socket := c.socket()
+	for _, nc := range []net.Conn{c.Conn, socket} {
+		if a, ok := nc.(interface{ Abort() error }); ok {
+			return a.Abort()
+		}
 	}
-	_ = err // closed already, by its handler or by its peer's reset
+	return socket.Close()
 }
 
 // resume runs the handler of a connection that was parked and is readable.

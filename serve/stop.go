@@ -73,7 +73,8 @@ func (s *Server) unpark() {
 }
 
 // Close stops accepting, closes the listeners, and cuts every connection at once: by
-// its method Abort if it has one, otherwise by its Close. It does not wait for the
+// its method Abort or that of its socket if there is one, otherwise by Close of the
+// socket (behind TLS, without an alert to the peer). It does not wait for the
 // handlers, whose reads and writes now fail; call Shutdown afterwards to wait for
 // them. Close always returns nil.
 func (s *Server) Close() error {

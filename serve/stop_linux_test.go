@@ -9,7 +9,9 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -216,6 +218,63 @@ func TestShutdownSparesListeners(t *testing.T) {
 		t.Errorf("the end was not read: %v", err)
 	}
 	wait()
+}
+
+// Close waits for no peer, not even for room for the alert that Close of a tls.Conn sends.
+func TestCloseCutsTLS(t *testing.T) {
+	full := make(chan error, 3)
+	s := &serve.Server{Handler: func(c net.Conn) (serve.Handler, error) {
+		full <- fill(c.(*tls.Conn))
+		return nil, readUntil(c, "x")
+	}}
+	dial := runningTLS(t, s)
+	for range cap(full) {
+		dial()
+	}
+	for range cap(full) {
+		if err := receive(t, full); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("Write: %v, want os.ErrDeadlineExceeded", err)
+		}
+	}
+	start := time.Now()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	shutdown(t, s)
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("Close and Shutdown took %v", took)
+	}
+}
+
+// fill leaves no room in the send buffer of c. The client does not read.
+func fill(c *tls.Conn) error {
+	if err := c.Handshake(); err != nil {
+		return err
+	}
+	var err error
+	for n := 1; n > 0; {
+		if err = c.SetWriteDeadline(time.Now().Add(2 * short)); err != nil {
+			return err
+		}
+		n, err = c.NetConn().Write(make([]byte, 32<<20))
+	}
+	return errors.Join(err, c.SetWriteDeadline(time.Time{}))
+}
+
+// Behind TLS, Close aborts the connection below.
+func TestCloseAbortsTLS(t *testing.T) {
+	s := &serve.Server{Handler: answerOK}
+	l := transportListener(t)
+	config, trust := certificate(t)
+	runningOn(t, s, tls.NewListener(l, config))
+	c := dialTLS(t, l.Addr(), trust)
+	get(t, c)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := readUntil(c, "x"); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%v, want ECONNRESET", err)
+	}
 }
 
 // transportListener is a listener of a reuseport.Transport. The server under test closes
