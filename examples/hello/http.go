@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,12 +53,15 @@ func (g greeter) serve(c net.Conn) (serve.Handler, error) {
 
 // reader reads one request. The limit lies below the buffer. Below the limit the
 // reader keeps the connection's own error, because the parser reports a header that
-// stops in the middle as malformed.
+// stops in the middle as malformed. It also keeps the text of the header, because the
+// parser accepts more than a server should.
 type reader struct {
-	conn  net.Conn
-	err   error
-	limit io.LimitedReader
-	buf   *bufio.Reader
+	conn   net.Conn
+	err    error
+	text   []byte // the input so far, while the header is read
+	inBody bool
+	limit  io.LimitedReader
+	buf    *bufio.Reader
 }
 
 var readers = sync.Pool{New: func() any {
@@ -67,7 +71,7 @@ var readers = sync.Pool{New: func() any {
 }}
 
 func (r *reader) reset(c net.Conn) {
-	r.conn, r.err = c, nil
+	r.conn, r.err, r.text, r.inBody = c, nil, r.text[:0], false
 	r.limit = io.LimitedReader{R: r, N: maxHeader}
 	r.buf.Reset(&r.limit)
 }
@@ -80,6 +84,9 @@ func (r *reader) release() {
 // Read reads from the connection.
 func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.conn.Read(p)
+	if !r.inBody {
+		r.text = append(r.text, p[:n]...)
+	}
 	if err != nil {
 		r.err = err
 	}
@@ -98,10 +105,21 @@ func (r *reader) request() (*http.Request, int) {
 		return nil, r.fault(http.StatusRequestHeaderFieldsTooLarge)
 	case req.ProtoMajor != 1:
 		return nil, http.StatusHTTPVersionNotSupported
+	case !validHeader(r.header(), req.ProtoAtLeast(1, 1)):
+		return nil, http.StatusBadRequest
+	case !onlyContinue(req.Header["Expect"]):
+		return req, http.StatusExpectationFailed
 	case req.ContentLength > maxBody:
 		return req, http.StatusRequestEntityTooLarge
 	}
 	return req, r.body(req)
+}
+
+// header returns the text of the request line and the header, which have just been
+// parsed, and ends keeping the text.
+func (r *reader) header() string {
+	r.inBody = true
+	return string(r.text[:len(r.text)-r.buf.Buffered()])
 }
 
 // body reads the body. It stops a chunked one at maxBody.
@@ -128,7 +146,7 @@ func (r *reader) body(req *http.Request) int {
 // expectsContinue reports whether the client waits for a 100 before it sends the
 // body. A server must not send one to an HTTP/1.0 client (RFC 9110, section 10.1.1).
 func expectsContinue(req *http.Request) bool {
-	return req.ProtoAtLeast(1, 1) && strings.EqualFold(req.Header.Get("Expect"), "100-continue")
+	return req.ProtoAtLeast(1, 1) && isContinue(req.Header.Get("Expect"))
 }
 
 // fault returns the status for a request that could not be read to its end.
@@ -143,6 +161,57 @@ func (r *reader) fault(tooLarge int) int {
 	}
 	return http.StatusBadRequest
 }
+
+// validHeader reports whether a header that http.ReadRequest has accepted also meets
+// what RFC 9112 asks of a server: no field has white space before its colon (section
+// 5.1), no line continues the one before (5.2), an HTTP/1.1 request has a valid Host
+// (3.2; two are refused by ReadRequest), and a length does not stand beside a transfer
+// coding, which HTTP/1.0 does not have (6.1).
+func validHeader(text string, http11 bool) bool {
+	var host, coding, length bool
+	_, fields, _ := strings.Cut(text, "\n") // after the request line
+	for line := range strings.Lines(fields) {
+		name, value, _ := strings.Cut(line, ":")
+		switch {
+		case strings.ContainsAny(name, " \t"):
+			return false
+		case strings.EqualFold(name, "Host"):
+			if host = validHost(strings.TrimSpace(value)); !host {
+				return false
+			}
+		case strings.EqualFold(name, "Transfer-Encoding"):
+			coding = true
+		case strings.EqualFold(name, "Content-Length"):
+			length = true
+		}
+	}
+	if !http11 {
+		return !coding
+	}
+	return host && !(coding && length)
+}
+
+// validHost reports whether a Host consists of bytes that a host and port may have (RFC
+// 3986, section 3.2.2). It may be empty.
+func validHost(host string) bool {
+	return strings.IndexFunc(host, isNoHostRune) < 0
+}
+
+func isNoHostRune(r rune) bool {
+	switch {
+	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
+		return false
+	}
+	return !strings.ContainsRune("-._~%!$&'()*+,;=:[]", r)
+}
+
+// onlyContinue reports whether a client expects nothing but a 100 (RFC 9110, section
+// 10.1.1).
+func onlyContinue(expectations []string) bool {
+	return !slices.ContainsFunc(expectations, func(e string) bool { return !isContinue(e) })
+}
+
+func isContinue(expectation string) bool { return strings.EqualFold(expectation, "100-continue") }
 
 const greeting = "Hello"
 
