@@ -14,8 +14,10 @@
 // new one accepts; if the new one fails, the old one stays.
 //
 // The supervisor keeps every socket open, so no connection in a queue is reset, even
-// if a worker crashes. If each worker opened its own socket, closing it would lose
-// its queue, unless net.ipv4.tcp_migrate_req=1 (Linux 5.14; see package serve).
+// if a worker crashes. The kernel goes on giving that socket its share, so the
+// supervisor starts another worker on it. If each worker opened its own socket, closing
+// it would lose its queue, unless net.ipv4.tcp_migrate_req=1 (Linux 5.14; see package
+// serve).
 package main
 
 import (

@@ -216,12 +216,13 @@ func TestDeadWorkerIsNotReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = noSocket.Close() }() // it is empty
-	old := new(exec.Cmd)
-	workers := []*exec.Cmd{old}
-	if err := replaceAll(workers, []*os.File{noSocket}); !errors.Is(err, io.EOF) {
+	old := new(process)
+	team := newTeam([]*os.File{noSocket})
+	team.workers[0] = old
+	if err := team.replaceAll(); !errors.Is(err, io.EOF) {
 		t.Errorf("%v, want io.EOF", err)
 	}
-	if workers[0] != old {
+	if team.workers[0] != old {
 		t.Error("the old worker was given up")
 	}
 }
@@ -238,8 +239,54 @@ func TestSignalsToWorkers(t *testing.T) {
 	}
 }
 
-// A worker that crashed is replaced on SIGHUP, and what waits in its queue meanwhile
-// is answered by the next one.
+// After a worker is killed, its share of the connections is answered by another one.
+func TestKilledWorker(t *testing.T) {
+	const workers = 3
+	s := startSupervisor(t, workers)
+	s.replace(t) // all are ready
+	kill(t, s.worker(t))
+	answers := make(map[int]int)
+	for range 100 {
+		answers[s.worker(t)]++
+	}
+	if runtime.GOOS == "linux" && len(answers) != workers {
+		t.Errorf("%v answered, want %d workers", answers, workers)
+	}
+}
+
+// A worker that crashes again and again is started again and again, but no more than
+// once in restartPause. What waits in its queue meanwhile is answered.
+func TestCrashLoop(t *testing.T) {
+	s := startSupervisor(t, 1)
+	s.replace(t) // it is ready
+	start, killed := time.Now(), make(map[int]bool)
+	for range 3 {
+		last := s.worker(t)
+		kill(t, last)
+		killed[last] = true
+	}
+	if last := s.worker(t); killed[last] || len(killed) != 3 {
+		t.Errorf("%d answers, after %v were killed", last, killed)
+	}
+	if took := time.Since(start); took < 2*restartPause {
+		t.Errorf("three restarts took %v", took)
+	}
+}
+
+// kill kills a worker and waits until the supervisor knows.
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	err := syscall.Kill(pid, syscall.SIGKILL)
+	for end := time.Now().Add(patience); err == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		err = syscall.Kill(pid, 0)
+	}
+	if !errors.Is(err, syscall.ESRCH) {
+		t.Fatalf("%v, want ESRCH", err)
+	}
+}
+
+// SIGHUP at the time of a crash does no harm: what waits in the queue is answered by
+// the next worker.
 func TestCrashedWorker(t *testing.T) {
 	s := startSupervisor(t, 1)
 	s.replace(t) // a worker answers before the supervisor knows that it is ready, and must not die then

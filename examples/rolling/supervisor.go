@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"os/signal"
-	"strconv"
 	"syscall"
-	"time"
 
 	"github.com/reusetransport/reuseport"
 )
@@ -26,21 +23,29 @@ func supervise(port uint16, n int) error {
 	if err != nil {
 		return err
 	}
-	workers := make([]*exec.Cmd, n)
-	if err := replaceAll(workers, sockets); err != nil {
-		return errors.Join(err, stopAll(workers))
+	t := newTeam(sockets)
+	if err := t.replaceAll(); err != nil {
+		return errors.Join(err, t.stopAll())
 	}
 	for {
 		select {
 		case <-end:
-			return stopAll(workers)
+			return t.stopAll()
+		case i := <-t.vacant:
+			complain(t.refill(i))
 		case <-replace:
+			if err := t.replaceAll(); err != nil {
+				complain(err) // the workers that are left go on
+				continue
+			}
+			fmt.Println("replaced")
 		}
-		if err := replaceAll(workers, sockets); err != nil {
-			fmt.Fprintln(os.Stderr, "rolling:", err) // the workers that are left go on
-			continue
-		}
-		fmt.Println("replaced")
+	}
+}
+
+func complain(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "rolling:", err)
 	}
 }
 
@@ -65,84 +70,4 @@ func listen(port uint16, n int) ([]*os.File, error) {
 	}
 	fmt.Println("port", port)
 	return sockets, nil
-}
-
-// replaceAll replaces the workers one after the other; a nil worker is only started.
-// If the next one does not start, the old one stays. An old worker that had died or
-// had to be killed is replaced too, and its error is returned.
-func replaceAll(workers []*exec.Cmd, sockets []*os.File) error {
-	var errs error
-	for i, old := range workers {
-		next, err := start(i, sockets[i])
-		if err != nil {
-			errs = errors.Join(errs, err)
-			continue
-		}
-		workers[i] = next
-		if old != nil {
-			errs = errors.Join(errs, stop(old))
-		}
-	}
-	return errs
-}
-
-// start starts worker i on a socket and waits until it accepts.
-func start(i int, socket *os.File) (*exec.Cmd, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	ready, readyChild, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(self, "-worker", strconv.Itoa(i))
-	cmd.ExtraFiles = []*os.File{socket, readyChild} // descriptors 3 and 4
-	cmd.Stderr = os.Stderr
-	err = cmd.Start()
-	if err = errors.Join(err, readyChild.Close()); err != nil {
-		return nil, errors.Join(err, ready.Close())
-	}
-	if err := await(ready); err != nil {
-		_ = cmd.Process.Kill() // it may have ended; Wait tells
-		return nil, fmt.Errorf("worker %d is not ready: %w", i, errors.Join(err, cmd.Wait()))
-	}
-	return cmd, nil
-}
-
-// await waits for the byte that a worker sends when it accepts. A worker that dies
-// closes its end of the pipe first: io.EOF.
-func await(ready *os.File) error {
-	err := ready.SetReadDeadline(time.Now().Add(patience))
-	if err == nil {
-		_, err = ready.Read(make([]byte, 1))
-	}
-	return errors.Join(err, ready.Close())
-}
-
-// stop ends a worker, which first serves the connections it has accepted.
-func stop(w *exec.Cmd) error {
-	if err := w.Process.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	kill := time.AfterFunc(2*patience, func() { _ = w.Process.Kill() }) // it may have ended
-	defer kill.Stop()
-	return w.Wait()
-}
-
-// stopAll ends all started workers at the same time.
-func stopAll(workers []*exec.Cmd) error {
-	ended := make(chan error, len(workers))
-	n := 0
-	for _, w := range workers {
-		if w != nil {
-			n++
-			go func() { ended <- stop(w) }()
-		}
-	}
-	var err error
-	for range n {
-		err = errors.Join(err, <-ended)
-	}
-	return err
 }
