@@ -159,6 +159,11 @@ func (c *Conn) File() (*os.File, error) {
 	return c.TCPConn.File()
 }
 
+// LimitPendingCloses bounds how many closed connections of c's Transport keep a descriptor,
+// below the bounds that Transport.FlushTimeout names. Package serve, which has connections
+// and no Transport, calls it with a share of its MaxConns. Zero and less count as one.
+func (c *Conn) LimitPendingCloses(n int) { c.flusher.Limit(n) }
+
 func (c *Conn) reset() error {
 	if !c.is(lingersZero) {
 		if err := c.TCPConn.SetLinger(0); err != nil {

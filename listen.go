@@ -22,8 +22,7 @@ import (
 // Listen listens on laddr, a multiaddr as DialContext takes it. Of a name it takes the
 // first address, IPv4 before IPv6. /ip6 listens for IPv6 alone; ListenPort serves both
 // families. Accept returns a *Conn. The listener also has the methods File and
-// SyscallConn, as *net.TCPListener has them, and LimitPendingCloses(n int), which bounds
-// the descriptors that closed connections of t keep.
+// SyscallConn, as *net.TCPListener has them.
 //
 // The port is exclusive unless Shared is set: if it has a listener already, in this
 // process or another, Listen fails with EADDRINUSE. (A connection that happens to own

@@ -27,7 +27,6 @@ var _ interface {
 	manet.Listener
 	syscall.Conn
 	File() (*os.File, error)
-	LimitPendingCloses(n int)
 } = (*listener)(nil)
 
 func newListener(t *Transport, tcp *net.TCPListener, sock *socket) *listener {
@@ -155,11 +154,6 @@ func (l *listener) SyscallConn() (syscall.RawConn, error) { return l.tcp.Syscall
 // File returns a duplicate of the descriptor, to hand to another process. It
 // belongs to the caller; closing it does not affect the listener, nor the reverse.
 func (l *listener) File() (*os.File, error) { return l.file() }
-
-// LimitPendingCloses bounds the descriptors that closed connections of the Transport keep, on
-// all its listeners, below the bounds that Transport.FlushTimeout names. Package serve calls
-// it with a share of its MaxConns. Zero and less count as one.
-func (l *listener) LimitPendingCloses(n int) { l.t.flushes.Limit(n) }
 
 // file returns a duplicate descriptor of the socket. It does not go through os.File.Fd,
 // which would make the shared socket block for a moment.

@@ -58,6 +58,9 @@ type Server struct {
 	// Each accept loop takes its slot before it accepts, so that surplus clients wait
 	// in the kernel's queue; a loop that waits in Accept holds a slot too. Zero or
 	// negative: no bound.
+	//
+	// Connections of a reuseport.Transport may keep descriptors for a while after they
+	// were closed: an eighth of MaxConns at most, and at least one.
 	MaxConns int
 
 	// ParkNew parks a new connection before Handler is called for it, so that a
@@ -98,6 +101,7 @@ type Server struct {
 type loop struct {
 	net.Listener
 	backoff accept.Backoff
+	limited bool // limitPendingCloses was called
 }
 
 func (s *Server) prepare() {
@@ -138,7 +142,20 @@ func (s *Server) Serve(l net.Listener) error {
 			s.release()
 			return s.endError(err)
 		}
+		s.limitPendingCloses(lp, c)
 		s.start(c)
+	}
+}
+
+// limitPendingCloses bounds the descriptors that closed connections keep, if c tells that
+// it can. That holds for all connections of c's Transport, so a loop asks one of them.
+func (s *Server) limitPendingCloses(lp *loop, c net.Conn) {
+	if lp.limited || s.MaxConns <= 0 {
+		return
+	}
+	lp.limited = true
+	if keeper, ok := c.(interface{ LimitPendingCloses(n int) }); ok {
+		keeper.LimitPendingCloses(max(1, s.MaxConns/8))
 	}
 }
 
