@@ -1,0 +1,112 @@
+package foreign_test
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// stack is one of the two that every row compares.
+type stack string
+
+const (
+	transport  stack = "reuseport"
+	packageNet stack = "package net"
+)
+
+func stacks() []stack { return []stack{transport, packageNet} }
+
+// row is one line of the table.
+type row struct {
+	name   string
+	tries  int
+	atOnce int  // tries at one time; zero = 1
+	lost   bool // package net loses too: the transport must be whole on its own
+}
+
+// tally is what one stack did in a row.
+type tally struct {
+	whole  int
+	faults map[string]int
+}
+
+// compare makes the tries of a row over both stacks in turn, and demands that the
+// transport's are whole as often as package net's. A try returns nil if it was whole.
+func compare(t *testing.T, r row, try func(k stack, i int) error) {
+	t.Helper()
+	began := time.Now()
+	tallies := map[stack]*tally{}
+	for _, k := range stacks() {
+		tallies[k] = &tally{faults: map[string]int{}}
+	}
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	room := make(chan struct{}, 2*max(r.atOnce, 1))
+	for i := range r.tries {
+		for _, k := range stacks() {
+			if r.atOnce == 0 {
+				running.Wait() // one after the other
+			}
+			room <- struct{}{}
+			running.Go(func() {
+				err := try(k, i)
+				<-room
+				mu.Lock()
+				defer mu.Unlock()
+				tallies[k].add(err)
+			})
+		}
+	}
+	running.Wait()
+	judge(t, r, *tallies[transport], *tallies[packageNet], time.Since(began))
+}
+
+func (l *tally) add(err error) {
+	if err == nil {
+		l.whole++
+		return
+	}
+	l.faults[err.Error()]++
+}
+
+// String returns the most frequent faults.
+func (l tally) String() string {
+	faults := slices.SortedFunc(maps.Keys(l.faults), func(a, b string) int {
+		return cmp.Or(cmp.Compare(l.faults[b], l.faults[a]), strings.Compare(a, b))
+	})
+	var lines []string
+	for _, fault := range faults[:min(3, len(faults))] {
+		lines = append(lines, fmt.Sprintf("  %d x %s", l.faults[fault], fault))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func judge(t *testing.T, r row, ours, theirs tally, took time.Duration) {
+	t.Helper()
+	t.Logf("| %s | %s | reuseport %d of %d | package net %d of %d | %.1f s",
+		r.name, path.Base(t.Name()), ours.whole, r.tries, theirs.whole, r.tries, took.Seconds())
+	if fault := verdict(r, ours.whole, theirs.whole); fault != "" {
+		t.Errorf("%s: %s\nreuseport:\n%v\npackage net:\n%v", r.name, fault, ours, theirs)
+	}
+}
+
+// verdict returns what is wrong with a row, or nothing.
+func verdict(r row, ours, theirs int) string {
+	switch {
+	case r.lost && ours < r.tries:
+		return "not all are whole"
+	case r.lost:
+		return ""
+	case ours < theirs:
+		return "worse than package net"
+	case theirs < r.tries*9/10:
+		return "package net fails too: the row proves nothing"
+	}
+	return ""
+}

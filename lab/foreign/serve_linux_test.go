@@ -1,0 +1,155 @@
+package foreign_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// manner is how a service treats a connection.
+type manner string
+
+const (
+	answers   manner = "answers"    // writes and closes
+	replies   manner = "replies"    // reads something, writes and closes
+	waits     manner = "waits"      // waits for a word, writes and closes
+	pages     manner = "pages"      // speaks HTTP
+	endsPages manner = "ends pages" // speaks HTTP/1.0 without a length: the end of the connection ends the page
+)
+
+// service asks a host to serve.
+type service struct {
+	Stack     stack
+	At        string // address without a port
+	Manner    manner
+	Size      int  // of an answer
+	Multipath bool // listen on a multipath socket, and serve nobody else
+}
+
+// serve serves until the test ends.
+func (h *host) serve(_ context.Context, v service) (string, error) {
+	l, err := h.listenFor(v)
+	if err != nil {
+		return "", err
+	}
+	addr, gate := l.Addr().String(), make(chan struct{})
+	h.mu.Lock()
+	h.gates[addr] = gate
+	h.mu.Unlock()
+	context.AfterFunc(h.ctx, func() { l.Close() })
+	go serveAll(l, func(c net.Conn) error { return treat(c, v, gate) })
+	return addr, nil
+}
+
+func (h *host) listenFor(v service) (net.Listener, error) {
+	if !v.Multipath {
+		return h.listen(v.Stack, v.At)
+	}
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(true)
+	l, err := lc.Listen(h.ctx, "tcp", net.JoinHostPort(v.At, "0"))
+	if err != nil || v.Stack == packageNet {
+		return l, err
+	}
+	wrapped, err := h.tr.WrapListener(l.(*net.TCPListener))
+	return manetListener{wrapped}, err
+}
+
+// open gives the word to the connections of a service.
+func (h *host) open(_ context.Context, addr string) (struct{}, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.gates[addr])
+	return struct{}{}, nil
+}
+
+func serveAll(l net.Listener, serve func(net.Conn) error) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			if err := serve(c); err != nil {
+				fmt.Fprintln(os.Stderr, l.Addr(), err) // shown if the test fails
+			}
+		}()
+	}
+}
+
+// treat serves one connection. It is the same for both stacks.
+func treat(c net.Conn, v service, gate <-chan struct{}) error {
+	if v.Multipath && !isMultipath(c) {
+		return errors.Join(fmt.Errorf("%v is not multipath", c.RemoteAddr()), c.Close())
+	}
+	switch v.Manner {
+	case replies:
+		if _, err := c.Read(make([]byte, 1<<16)); err != nil {
+			return errors.Join(err, c.Close())
+		}
+	case waits:
+		<-gate
+	case pages, endsPages:
+		return errors.Join(speakHTTP(c, v), c.Close())
+	}
+	return answer(c, v.Size)
+}
+
+// answer writes and closes at once.
+func answer(c net.Conn, size int) error {
+	_, err := c.Write(payload(size))
+	return errors.Join(err, c.Close())
+}
+
+func isMultipath(c net.Conn) bool {
+	tcp, ok := c.(interface{ MultipathTCP() (bool, error) })
+	if !ok {
+		return false
+	}
+	yes, err := tcp.MultipathTCP()
+	return err == nil && yes
+}
+
+// speakHTTP answers requests until one of them is the last.
+func speakHTTP(c net.Conn, v service) error {
+	r, body := bufio.NewReader(c), payload(v.Size)
+	for {
+		if err := c.SetReadDeadline(time.Now().Add(limit)); err != nil {
+			return err
+		}
+		req, err := http.ReadRequest(r)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := c.Write(append(header(req, v), body...)); err != nil {
+			return err
+		}
+		if req.Close || v.Manner == endsPages {
+			return nil
+		}
+	}
+}
+
+// header returns the head of an answer.
+func header(req *http.Request, v service) []byte {
+	head := fmt.Sprintf("HTTP/%d.%d 200 OK\r\n", req.ProtoMajor, req.ProtoMinor)
+	if v.Manner == endsPages {
+		return []byte("HTTP/1.0 200 OK\r\n\r\n")
+	}
+	head += fmt.Sprintf("Content-Length: %d\r\n", v.Size)
+	if req.Close {
+		head += "Connection: close\r\n"
+	} else if !req.ProtoAtLeast(1, 1) {
+		head += "Connection: keep-alive\r\n"
+	}
+	return []byte(head + "\r\n")
+}
