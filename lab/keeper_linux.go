@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 )
 
 // firstPipe is the first pipe descriptor that the keeper inherits. Each host with a
@@ -105,7 +106,14 @@ func (k *keeper) configure() error {
 // startHosts starts the processes. The host that is i-th by name has its input on
 // descriptor firstPipe + 2i and its output on the next one.
 func (k *keeper) startHosts() error {
-	for i, name := range actors(k.topo) {
+	names := actors(k.topo)
+	// What the keeper inherited it would pass on to every host, and a host to the
+	// programs that it starts: one that outlives its host would hide the host's end
+	// (TestHostInheritsNothing).
+	for i := range 2 * len(names) {
+		syscall.CloseOnExec(firstPipe + i)
+	}
+	for i, name := range names {
 		in := os.NewFile(uintptr(firstPipe+2*i), name+" in")
 		out := os.NewFile(uintptr(firstPipe+2*i+1), name+" out")
 		cmd, err := k.nodes[name].start(in, out)

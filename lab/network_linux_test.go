@@ -39,6 +39,18 @@ func TestHostMustPass(t *testing.T) {
 	}
 }
 
+// The keeper has the pipes of both hosts on descriptors 3 to 6. No host may have them
+// there too.
+func TestHostInheritsNothing(t *testing.T) {
+	t.Parallel()
+	n := pair(t, lab.Wire{})
+	for _, host := range []string{"r", "s"} {
+		if fds := call[[]int](t, n, host, "passed on", 6); len(fds) > 0 {
+			t.Errorf("%s inherited the descriptors %v", host, fds)
+		}
+	}
+}
+
 func TestCallErrors(t *testing.T) {
 	t.Parallel()
 	n := lab.Start(t, one("plain"))

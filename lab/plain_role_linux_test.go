@@ -36,6 +36,7 @@ func plain(p *lab.Process) error {
 	lab.Handle(p, "sum", sumStream)
 	lab.Handle(p, "stream", sendStream)
 	lab.Handle(p, "flood", flood)
+	lab.Handle(p, "passed on", passedOn)
 	return p.Serve()
 }
 
@@ -202,4 +203,17 @@ func flood(_ context.Context, f floodOf) (struct{}, error) {
 		}
 	}
 	return struct{}{}, nil
+}
+
+// passedOn returns those of the descriptors 3 to last that a program started here
+// would inherit.
+func passedOn(_ context.Context, last int) ([]int, error) {
+	var all []int
+	for fd := 3; fd <= last; fd++ {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC == 0 {
+			all = append(all, fd)
+		}
+	}
+	return all, nil
 }
