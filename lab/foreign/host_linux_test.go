@@ -25,14 +25,14 @@ type host struct {
 
 	mu       sync.Mutex
 	programs []*running
-	gates    map[string]chan struct{}  // of the services that wait for a word
+	gates    map[string]*gate          // of the services that wait for a word
 	idle     map[string]net.Listener   // that nobody accepts from
 	dialsAt  map[string]manet.Listener // whose ports the transport dials from
 }
 
 func hostRole(p *lab.Process) error {
 	h := &host{
-		ctx: p.Context(), gates: map[string]chan struct{}{},
+		ctx: p.Context(), gates: map[string]*gate{},
 		idle: map[string]net.Listener{}, dialsAt: map[string]manet.Listener{},
 	}
 	lab.Handle(p, "run", h.run)

@@ -3,37 +3,40 @@ package foreign_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
 
-// TestNetcatReads reads answers with nc. It sends a request or nothing, and its
-// standard input ends at once or later.
+// TestNetcatReads reads answers with nc. It sends nothing or a request, and its
+// standard input ends at once or later; with -N its FIN follows.
 func TestNetcatReads(t *testing.T) {
 	nc := program(t, "nc")
+	silent, asks := command{Args: []string{nc}}, command{Args: []string{nc}, Input: 100}
+	later, ends := asks, asks
+	later.Holds, ends.Args = 500*time.Millisecond, []string{nc, "-N"}
 	onBoth(t, func(t *testing.T, s site) {
-		for _, size := range []int{100, 50_000, 6_000_000} {
-			for _, request := range []int{0, 100} {
-				for _, holds := range []time.Duration{0, 500 * time.Millisecond} {
-					netcatReads(t, s, command{Args: []string{nc}, Input: request, Holds: holds}, size)
-				}
+		for _, size := range []int{100, 50_000} {
+			for _, c := range []command{silent, asks, later, ends} {
+				netcatReads(t, s, c, size)
 			}
 		}
+		netcatReads(t, s, asks, 6_000_000)
 	})
 }
 
-func netcatReads(t *testing.T, s site, nc command, size int) {
+func netcatReads(t *testing.T, s site, c command, size int) {
 	m := answers
-	if nc.Input > 0 {
+	if c.Input > 0 {
 		m = replies
 	}
 	addrs := s.mustServe(t, service{Manner: m, Size: size})
-	name := fmt.Sprintf("nc sends %d B, then EOF after %v, reads %d B", nc.Input, nc.Holds, size)
+	name := fmt.Sprintf("%s sends %d B, EOF after %v, reads %d B", strings.Join(append([]string{"nc"}, c.Args[1:]...), " "), c.Input, c.Holds, size)
 	compare(t, row{name: name, tries: 20, atOnce: 5}, func(k stack, _ int) error {
 		host, port := split(addrs[k])
-		c := nc
-		c.Args = append(slices.Clone(c.Args), host, port)
-		return s.whole(t.Context(), c, size, 1)
+		with := c
+		with.Args = append(slices.Clone(c.Args), host, port)
+		return s.whole(t.Context(), with, size, 1)
 	})
 }
 

@@ -21,12 +21,11 @@ var (
 	seesPy string
 )
 
-// python returns a command that runs a program with the host and port of addr and
-// more arguments.
-func python(t *testing.T, source, addr string, args ...string) command {
-	t.Helper()
+// python returns a command by which python3, at path py, runs a program with the host
+// and port of addr and more arguments.
+func python(py, source, addr string, args ...string) command {
 	host, port := split(addr)
-	return command{Args: append([]string{program(t, "python3"), "-c", source, host, port}, args...)}
+	return command{Args: append([]string{py, "-c", source, host, port}, args...)}
 }
 
 // split splits an address of a test.
@@ -37,6 +36,7 @@ func split(addr string) (host, port string) {
 
 // TestPythonReads reads answers with asyncio and with each kind of selector.
 func TestPythonReads(t *testing.T) {
+	py := program(t, "python3")
 	onBoth(t, func(t *testing.T, s site) {
 		const size = 50_000
 		addrs := s.mustServe(t, service{Manner: answers, Size: size})
@@ -50,7 +50,7 @@ func TestPythonReads(t *testing.T) {
 			{"SelectSelector", selectorsReadsPy, []string{"SelectSelector"}},
 		} {
 			compare(t, row{name: "python " + p.name + " reads 50 kB", tries: 10, atOnce: 2}, func(k stack, _ int) error {
-				return s.whole(t.Context(), python(t, p.source, addrs[k], p.args...), size, 1)
+				return s.whole(t.Context(), python(py, p.source, addrs[k], p.args...), size, 1)
 			})
 		}
 	})
@@ -58,11 +58,12 @@ func TestPythonReads(t *testing.T) {
 
 // TestPythonServes sends to an asyncio server.
 func TestPythonServes(t *testing.T) {
+	py := program(t, "python3")
 	onBoth(t, func(t *testing.T, s site) {
 		for _, size := range []int{1000, 200_000} {
 			compare(t, row{name: fmt.Sprintf("sends %d B to python asyncio", size), tries: 10, atOnce: 2}, func(k stack, _ int) error {
 				return s.send(t.Context(), k, size, func(port int) command {
-					return python(t, asyncioServesPy, fmt.Sprintf("%s:%d", s.theirsAt, port))
+					return python(py, asyncioServesPy, fmt.Sprintf("%s:%d", s.theirsAt, port))
 				})
 			})
 		}

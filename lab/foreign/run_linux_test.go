@@ -16,6 +16,9 @@ import (
 	"time"
 )
 
+// untilTheEnd is for servers: they end with their host.
+const untilTheEnd = 10 * time.Minute
+
 // limit is how long a program may take if its row says nothing else.
 const limit = 30 * time.Second
 

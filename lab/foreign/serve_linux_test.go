@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -38,13 +39,19 @@ func (h *host) serve(_ context.Context, v service) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	addr, gate := l.Addr().String(), make(chan struct{})
+	addr, g := l.Addr().String(), &gate{word: make(chan struct{})}
 	h.mu.Lock()
-	h.gates[addr] = gate
+	h.gates[addr] = g
 	h.mu.Unlock()
 	context.AfterFunc(h.ctx, func() { l.Close() })
-	go serveAll(l, func(c net.Conn) error { return treat(c, v, gate) })
+	go serveAll(l, func(c net.Conn) error { return treat(c, v, g) })
 	return addr, nil
+}
+
+// gate keeps the connections of a service until somebody gives the word.
+type gate struct {
+	word    chan struct{}
+	waiting sync.WaitGroup // until they are closed
 }
 
 func (h *host) listenFor(v service) (net.Listener, error) {
@@ -61,11 +68,14 @@ func (h *host) listenFor(v service) (net.Listener, error) {
 	return manetListener{wrapped}, err
 }
 
-// open gives the word to the connections of a service.
+// open gives the word to the connections of a service, and returns when they are
+// closed.
 func (h *host) open(_ context.Context, addr string) (struct{}, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	close(h.gates[addr])
+	g := h.gates[addr]
+	h.mu.Unlock()
+	close(g.word)
+	g.waiting.Wait()
 	return struct{}{}, nil
 }
 
@@ -84,7 +94,7 @@ func serveAll(l net.Listener, serve func(net.Conn) error) {
 }
 
 // treat serves one connection. It is the same for both stacks.
-func treat(c net.Conn, v service, gate <-chan struct{}) error {
+func treat(c net.Conn, v service, g *gate) error {
 	if v.Multipath && !isMultipath(c) {
 		return errors.Join(fmt.Errorf("%v is not multipath", c.RemoteAddr()), c.Close())
 	}
@@ -94,7 +104,9 @@ func treat(c net.Conn, v service, gate <-chan struct{}) error {
 			return errors.Join(err, c.Close())
 		}
 	case waits:
-		<-gate
+		g.waiting.Add(1)
+		defer g.waiting.Done()
+		<-g.word
 	case pages, endsPages:
 		return errors.Join(speakHTTP(c, v), c.Close())
 	}

@@ -20,6 +20,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv(envChild) != "" {
 		os.Exit(childMain())
 	}
+	// Most of the parallel tests sleep, so that more of them can run than there are
+	// processors.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	lab.Main(m, lab.Roles{"host": hostRole})
 }
 
@@ -61,8 +66,9 @@ func onBoth(t *testing.T, test func(t *testing.T, s site)) {
 	t.Run("network", func(t *testing.T) { test(t, network(t, nil)) })
 }
 
-// onBothAtOnce is onBoth for rows that mostly sleep.
+// onBothAtOnce is onBoth for tests that mostly wait. They run beside others.
 func onBothAtOnce(t *testing.T, test func(t *testing.T, s site)) {
+	t.Parallel()
 	t.Run("loopback", func(t *testing.T) { t.Parallel(); test(t, loopback(t)) })
 	t.Run("network", func(t *testing.T) { t.Parallel(); test(t, network(t, nil)) })
 }

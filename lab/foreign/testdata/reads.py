@@ -9,8 +9,8 @@ p = argparse.ArgumentParser()
 p.add_argument("host")
 p.add_argument("port", type=int)
 p.add_argument("--after", type=float, default=0, help="seconds before the first read")
-p.add_argument("--piece", type=int, default=65536, help="bytes of one read")
-p.add_argument("--pause", type=float, default=0, help="seconds after each read")
+p.add_argument("--piece", type=int, default=65536, help="bytes of one read, at most")
+p.add_argument("--rate", type=float, default=0, help="bytes a second; 0 = all there are")
 p.add_argument("--says", default="", help="what to send first")
 p.add_argument("--tls", action="store_true")
 p.add_argument("--multipath", action="store_true")
@@ -33,4 +33,5 @@ while True:
         break
     sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
-    time.sleep(args.pause)
+    if args.rate:
+        time.sleep(len(piece) / args.rate)
