@@ -25,13 +25,14 @@ func stacks() []stack { return []stack{transport, packageNet} }
 type row struct {
 	name   string
 	tries  int
-	atOnce int  // tries at one time; zero = 1
+	atOnce int  // tries of each stack at one time; zero = both stacks one after the other
 	slack  int  // how many fewer than package net's may be whole; for rows of chance
 	lost   bool // package net loses too: the transport must be whole on its own
 }
 
 // tally is what one stack did in a row.
 type tally struct {
+	mu     sync.Mutex
 	whole  int
 	faults map[string]int
 }
@@ -41,33 +42,39 @@ type tally struct {
 func compare(t *testing.T, r row, try func(k stack, i int) error) {
 	t.Helper()
 	began := time.Now()
-	tallies := map[stack]*tally{}
-	for _, k := range stacks() {
-		tallies[k] = &tally{faults: map[string]int{}}
-	}
-	var mu sync.Mutex
+	ours, theirs := newTally(), newTally()
+	inTurn(r, func(k stack, i int) {
+		err := try(k, i)
+		if k == transport {
+			ours.add(err)
+		} else {
+			theirs.add(err)
+		}
+	})
+	judge(t, r, ours, theirs, time.Since(began))
+}
+
+// inTurn calls try for both stacks in turn, and returns when all calls have.
+func inTurn(r row, try func(k stack, i int)) {
 	var running sync.WaitGroup
-	room := make(chan struct{}, 2*max(r.atOnce, 1))
+	room := make(chan struct{}, max(1, 2*r.atOnce))
 	for i := range r.tries {
 		for _, k := range stacks() {
-			if r.atOnce == 0 {
-				running.Wait() // one after the other
-			}
 			room <- struct{}{}
 			running.Go(func() {
-				err := try(k, i)
-				<-room
-				mu.Lock()
-				defer mu.Unlock()
-				tallies[k].add(err)
+				defer func() { <-room }()
+				try(k, i)
 			})
 		}
 	}
 	running.Wait()
-	judge(t, r, *tallies[transport], *tallies[packageNet], time.Since(began))
 }
 
+func newTally() *tally { return &tally{faults: map[string]int{}} }
+
 func (l *tally) add(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err == nil {
 		l.whole++
 		return
@@ -76,7 +83,7 @@ func (l *tally) add(err error) {
 }
 
 // String returns the most frequent faults.
-func (l tally) String() string {
+func (l *tally) String() string {
 	faults := slices.SortedFunc(maps.Keys(l.faults), func(a, b string) int {
 		return cmp.Or(cmp.Compare(l.faults[b], l.faults[a]), strings.Compare(a, b))
 	})
@@ -87,7 +94,7 @@ func (l tally) String() string {
 	return strings.Join(lines, "\n")
 }
 
-func judge(t *testing.T, r row, ours, theirs tally, took time.Duration) {
+func judge(t *testing.T, r row, ours, theirs *tally, took time.Duration) {
 	t.Helper()
 	t.Logf("| %s | %s | reuseport %d of %d | package net %d of %d | %.1f s",
 		t.Name(), r.name, ours.whole, r.tries, theirs.whole, r.tries, took.Seconds())
@@ -109,4 +116,26 @@ func verdict(r row, ours, theirs int) string {
 		return "package net fails too: the row proves nothing"
 	}
 	return ""
+}
+
+// TestVerdict checks when a row fails.
+func TestVerdict(t *testing.T) {
+	for _, tt := range []struct {
+		row          row
+		ours, theirs int
+		fails        bool
+	}{
+		{row{tries: 20}, 20, 20, false},
+		{row{tries: 20}, 20, 18, false},
+		{row{tries: 20}, 17, 18, true},
+		{row{tries: 20}, 20, 17, true}, // proves nothing
+		{row{tries: 20, slack: 4}, 13, 17, false},
+		{row{tries: 20, slack: 4}, 12, 17, true},
+		{row{tries: 20, lost: true}, 20, 0, false},
+		{row{tries: 20, lost: true}, 19, 0, true},
+	} {
+		if fault := verdict(tt.row, tt.ours, tt.theirs); (fault != "") != tt.fails {
+			t.Errorf("%+v: %d and package net %d: %q", tt.row, tt.ours, tt.theirs, fault)
+		}
+	}
 }

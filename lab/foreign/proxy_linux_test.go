@@ -51,8 +51,8 @@ listen front
   server ours %s
 `
 
-// nginx returns a start of nginx with directives for the proxy. It runs as one process,
-// which does not try to change its user.
+// nginx returns a start of nginx with directives for the proxy. It runs as one process
+// and stays root, which may be the only user of the namespace.
 func nginx(directives string) func(t *testing.T, s site, backend string) string {
 	return func(t *testing.T, s site, backend string) string {
 		t.Helper()
@@ -70,6 +70,7 @@ func nginx(directives string) func(t *testing.T, s site, backend string) string 
 }
 
 const nginxConf = `
+user root;
 daemon off;
 master_process off;
 pid {dir}/nginx.pid;

@@ -2,9 +2,7 @@ package foreign_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -24,14 +22,17 @@ func TestSees(t *testing.T) {
 
 func testSees(t *testing.T, s site, delay time.Duration) {
 	late := fmt.Sprintf("--delay=%f", delay.Seconds())
+	var accept, asked, dial []sight
 	for _, flags := range [][]string{{late}, {late, "--reads"}} {
 		for _, size := range []int{0, 100} {
-			name := fmt.Sprintf("python sees %s, %d B", strings.Join(flags, " "), size)
-			compareSights(t, name+", accepted", accepted(t, s, service{Manner: answers, Size: size}, flags))
-			compareSights(t, name+", accepted, asked", accepted(t, s, service{Manner: replies, Size: size}, append(flags, "--says=hello")))
-			compareSights(t, name+", dialed", dialed(t, s, size, flags))
+			accept = append(accept, accepted(t, s, service{Manner: answers, Size: size}, flags))
+			asked = append(asked, accepted(t, s, service{Manner: replies, Size: size}, append(flags, "--says=hello")))
+			dial = append(dial, dialed(t, s, size, flags))
 		}
 	}
+	compareSights(t, "python sees the close of an accepted connection", accept)
+	compareSights(t, "python sees the close of an accepted connection that asked", asked)
+	compareSights(t, "python sees the close of a dialed connection", dial)
 }
 
 // sight is a try that returns what a peer saw.
@@ -83,33 +84,40 @@ func (o outcome) shown(err error) (string, error) {
 }
 
 // compareSights demands that the transport's peers see nothing that package net's do
-// not.
-func compareSights(t *testing.T, name string, look sight) {
+// not. A sight is looked at three times.
+func compareSights(t *testing.T, name string, sights []sight) {
 	t.Helper()
+	began := time.Now()
+	r := row{name: name, tries: 3 * len(sights), atOnce: 6}
+	ours, theirs := newTally(), newTally()
 	var mu sync.Mutex
-	seen := map[stack]map[string]int{transport: {}, packageNet: {}}
-	const tries = 5
-	note := func(k stack) error {
-		line, err := look(k)
+	shown := map[stack][][]string{transport: make([][]string, len(sights)), packageNet: make([][]string, len(sights))}
+	inTurn(r, func(k stack, i int) {
+		line, err := sights[i%len(sights)](k)
+		switch {
+		case k == packageNet:
+			theirs.add(err)
+		case err != nil:
+			ours.add(err)
+			return
+		}
 		mu.Lock()
 		defer mu.Unlock()
-		seen[k][line]++
-		return err
-	}
-	// Package net's are all seen first, since each of ours must be among them.
-	var faults []error
-	for range tries {
-		faults = append(faults, note(packageNet))
-	}
-	if err := errors.Join(faults...); err != nil {
-		t.Fatalf("%s: package net: %v", name, err)
-	}
-	theirs := slices.Sorted(maps.Keys(seen[packageNet]))
-	compare(t, row{name: name, tries: tries, atOnce: 2}, func(k stack, _ int) error {
-		line, err := look(k)
-		if err == nil && k == transport && !slices.Contains(theirs, line) {
-			err = fmt.Errorf("sees\n    %s\n  and of package net\n    %s", line, strings.Join(theirs, "\n    "))
-		}
-		return err
+		shown[k][i%len(sights)] = append(shown[k][i%len(sights)], line)
 	})
+	for i, lines := range shown[transport] {
+		for _, line := range lines {
+			ours.add(amongThem(line, shown[packageNet][i]))
+		}
+	}
+	judge(t, r, ours, theirs, time.Since(began))
+}
+
+// amongThem returns an error if a line is none of theirs.
+func amongThem(line string, theirs []string) error {
+	if slices.Contains(theirs, line) {
+		return nil
+	}
+	slices.Sort(theirs)
+	return fmt.Errorf("sees\n    %s\n  and of package net\n    %s", line, strings.Join(slices.Compact(theirs), "\n    "))
 }
