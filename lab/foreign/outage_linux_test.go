@@ -46,7 +46,7 @@ func testOutage(t *testing.T, s site, o outage) {
 	nc := program(t, "nc")
 	addrs := s.mustServe(t, service{Manner: waits, Size: size})
 	played := make(chan error, 1)
-	go func() { played <- o.play(t.Context(), s, addrs) }()
+	go func() { played <- o.play(t.Context(), s, addrs, tries) }()
 	r := row{name: fmt.Sprintf("nc reads 400 kB, %s for %v", o.name, o.lasts), tries: tries, atOnce: tries}
 	compare(t, r, func(k stack, _ int) error {
 		host, port := split(addrs[k])
@@ -59,11 +59,10 @@ func testOutage(t *testing.T, s site, o outage) {
 
 // play lets the answers go once all clients have connected, then cuts the network for
 // a while.
-func (o outage) play(ctx context.Context, s site, addrs map[stack]string) error {
-	time.Sleep(2 * time.Second)
+func (o outage) play(ctx context.Context, s site, addrs map[stack]string, conns int) error {
 	opened := make(chan error, 2)
 	for _, k := range stacks() {
-		go func() { opened <- s.n.Call(ctx, s.ours, "open", addrs[k], nil) }()
+		go func() { opened <- s.n.Call(ctx, s.ours, "open", opening{addrs[k], conns}, nil) }()
 	}
 	if err := errors.Join(<-opened, <-opened); err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 )
 
@@ -39,7 +38,7 @@ func (h *host) serve(_ context.Context, v service) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	addr, g := l.Addr().String(), &gate{word: make(chan struct{})}
+	addr, g := l.Addr().String(), newGate()
 	h.mu.Lock()
 	h.gates[addr] = g
 	h.mu.Unlock()
@@ -50,8 +49,12 @@ func (h *host) serve(_ context.Context, v service) (string, error) {
 
 // gate keeps the connections of a service until somebody gives the word.
 type gate struct {
-	word    chan struct{}
-	waiting sync.WaitGroup // until they are closed
+	arrived, word, closed chan struct{}
+}
+
+func newGate() *gate {
+	const most = 1000 // connections of a service
+	return &gate{make(chan struct{}, most), make(chan struct{}), make(chan struct{}, most)}
 }
 
 func (h *host) listenFor(v service) (net.Listener, error) {
@@ -68,15 +71,35 @@ func (h *host) listenFor(v service) (net.Listener, error) {
 	return manetListener{wrapped}, err
 }
 
-// open gives the word to the connections of a service, and returns when they are
-// closed.
-func (h *host) open(_ context.Context, addr string) (struct{}, error) {
+// opening names the connections that wait for a word.
+type opening struct {
+	Addr  string
+	Conns int
+}
+
+// open waits until so many connections have arrived, gives them the word, and returns
+// when they are closed.
+func (h *host) open(ctx context.Context, o opening) (struct{}, error) {
 	h.mu.Lock()
-	g := h.gates[addr]
+	g := h.gates[o.Addr]
 	h.mu.Unlock()
+	if err := receive(ctx, g.arrived, o.Conns); err != nil {
+		return struct{}{}, err
+	}
 	close(g.word)
-	g.waiting.Wait()
-	return struct{}{}, nil
+	return struct{}{}, receive(ctx, g.closed, o.Conns)
+}
+
+// receive receives n times.
+func receive(ctx context.Context, c <-chan struct{}, n int) error {
+	for range n {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func serveAll(l net.Listener, serve func(net.Conn) error) {
@@ -104,9 +127,9 @@ func treat(c net.Conn, v service, g *gate) error {
 			return errors.Join(err, c.Close())
 		}
 	case waits:
-		g.waiting.Add(1)
-		defer g.waiting.Done()
+		g.arrived <- struct{}{}
 		<-g.word
+		defer func() { g.closed <- struct{}{} }()
 	case pages, endsPages:
 		return errors.Join(speakHTTP(c, v), c.Close())
 	}
