@@ -32,7 +32,7 @@ func TestExit(t *testing.T) {
 // TestHanded hands a listener to a program that knows package net alone, before or
 // after clients have connected.
 func TestHanded(t *testing.T) {
-	onBothAtOnce(t, func(t *testing.T, s site) {
+	onBoth(t, func(t *testing.T, s site) {
 		for _, queued := range []bool{false, true} {
 			testHanded(t, s, queued)
 		}

@@ -64,6 +64,7 @@ func loads(t *testing.T, requests, conns int) []load {
 
 // TestLoad runs load generators to their end, without one error. Requests per second
 // are printed; only half of package net's is demanded, since the machine may be busy.
+// It runs beside no other test.
 func TestLoad(t *testing.T) {
 	t.Run("loopback", func(t *testing.T) { testLoad(t, loopback(t), loads(t, 20_000, 32)) })
 	t.Run("network", func(t *testing.T) { testLoad(t, network(t, nil), loads(t, 500, 32)) })

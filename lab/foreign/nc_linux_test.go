@@ -43,7 +43,7 @@ func netcatReads(t *testing.T, s site, c command, size int) {
 // TestNetcatPipe reads with nc into a program that begins to read after 2 s.
 func TestNetcatPipe(t *testing.T) {
 	nc := program(t, "nc")
-	onBothAtOnce(t, func(t *testing.T, s site) {
+	onBoth(t, func(t *testing.T, s site) {
 		const size = 120_000
 		addrs := s.mustServe(t, service{Manner: answers, Size: size})
 		compare(t, row{name: "nc | (sleep 2; cat), 120 kB", tries: 5, atOnce: 5}, func(k stack, _ int) error {

@@ -94,7 +94,7 @@ http {
 // TestProxies puts reverse proxies in front of our server, and reads through them with
 // curl and with our own dialer, 200 requests each.
 func TestProxies(t *testing.T) {
-	onBothAtOnce(t, func(t *testing.T, s site) {
+	onBoth(t, func(t *testing.T, s site) {
 		for _, p := range proxies() {
 			testProxy(t, s, p)
 		}

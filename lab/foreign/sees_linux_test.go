@@ -13,7 +13,7 @@ import (
 // TestSees compares what the system shows a peer after Close with what it shows after
 // package net's: poll, epoll, select, getpeername, SO_ERROR, recv and shutdown.
 func TestSees(t *testing.T) {
-	onBothAtOnce(t, func(t *testing.T, s site) {
+	onBoth(t, func(t *testing.T, s site) {
 		for _, delay := range []time.Duration{0, 10 * time.Millisecond, 1500 * time.Millisecond} {
 			t.Run(fmt.Sprint(delay), func(t *testing.T) { testSees(t, s, delay) })
 		}

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	}
 	// Most of the parallel tests sleep, so that more of them can run than there are
 	// processors.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
 	lab.Main(m, lab.Roles{"host": hostRole})
@@ -60,14 +60,8 @@ func network(t *testing.T, sysctls map[string]string) site {
 // plainWire has a round trip of 20 ms and loses nothing.
 func plainWire() lab.Wire { return lab.Wire{Delay: 10 * time.Millisecond} }
 
-// onBoth runs a test on loopback and on the network.
+// onBoth runs a test on loopback and on the network, beside other tests.
 func onBoth(t *testing.T, test func(t *testing.T, s site)) {
-	t.Run("loopback", func(t *testing.T) { test(t, loopback(t)) })
-	t.Run("network", func(t *testing.T) { test(t, network(t, nil)) })
-}
-
-// onBothAtOnce is onBoth for tests that mostly wait. They run beside others.
-func onBothAtOnce(t *testing.T, test func(t *testing.T, s site)) {
 	t.Parallel()
 	t.Run("loopback", func(t *testing.T) { t.Parallel(); test(t, loopback(t)) })
 	t.Run("network", func(t *testing.T) { t.Parallel(); test(t, network(t, nil)) })

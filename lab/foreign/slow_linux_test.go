@@ -9,7 +9,7 @@ import (
 // TestSlowReader reads 1 MB at a steady 20 kB/s.
 func TestSlowReader(t *testing.T) {
 	py := program(t, "python3")
-	onBothAtOnce(t, func(t *testing.T, s site) {
+	onBoth(t, func(t *testing.T, s site) {
 		const size = 1_000_000
 		addrs := s.mustServe(t, service{Manner: answers, Size: size})
 		compare(t, row{name: "python reads 20 kB/s, 1 MB", tries: 2, atOnce: 2}, func(k stack, _ int) error {
@@ -22,7 +22,7 @@ func TestSlowReader(t *testing.T) {
 
 // TestLateReader begins to read after a while.
 func TestLateReader(t *testing.T) {
-	onBothAtOnce(t, func(t *testing.T, s site) { lateReader(t, s, 6*time.Second, 10) })
+	onBoth(t, func(t *testing.T, s site) { lateReader(t, s, 6*time.Second, 10) })
 }
 
 // TestLateReaderLong is TestLateReader with 30 s.
@@ -30,7 +30,7 @@ func TestLateReaderLong(t *testing.T) {
 	if !*long {
 		t.Skip("needs -long")
 	}
-	onBothAtOnce(t, func(t *testing.T, s site) { lateReader(t, s, 30*time.Second, 5) })
+	onBoth(t, func(t *testing.T, s site) { lateReader(t, s, 30*time.Second, 5) })
 }
 
 func lateReader(t *testing.T, s site, after time.Duration, tries int) {

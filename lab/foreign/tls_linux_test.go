@@ -45,7 +45,7 @@ func TestStunnelAsks(t *testing.T) {
 // TestStunnelSlow reads through stunnel4 at 1 MB/s.
 func TestStunnelSlow(t *testing.T) {
 	py := program(t, "python3")
-	onBothAtOnce(t, func(t *testing.T, s site) {
+	onBoth(t, func(t *testing.T, s site) {
 		const size = 6_000_000
 		fronts := stunnels(t, s, service{Manner: answers, Size: size})
 		compare(t, row{name: "stunnel4 to a slow python ssl, 6 MB", tries: 3, atOnce: 3}, func(k stack, _ int) error {
