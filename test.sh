@@ -6,7 +6,7 @@
 #   ./test.sh MODULE    the same for one nested module, such as lab or libp2ptcp
 #   ./test.sh ci        all tests of all modules with the race detector, and all checks
 #
-# It needs Go, and ci needs a C compiler and strace. On two cores the first takes under
+# It needs Go, and ci needs what the list of programs below names. On two cores the first takes under
 # 10 minutes and the last under an hour. A part that fails does not stop the others;
 # the end lists what failed.
 set -uo pipefail
@@ -37,8 +37,7 @@ plan_all() {
 }
 
 plan_ci() {
-  need gcc gcc
-  need strace strace
+  need_programs
   flags=(-race -shuffle=on -timeout 20m)
   plan_all
   local m
@@ -46,14 +45,23 @@ plan_ci() {
   parts+=("vulnerabilities" "systems" "fuzz")
 }
 
-# need COMMAND PACKAGE: the command is there, or root on Debian gets it.
-need() {
-  command -v "$1" >/dev/null && return
+# What ci needs beside Go, each a command and its package in Debian. All but the first two
+# are the foreign programs of lab/foreign.
+programs=(gcc:gcc strace:strace nc:netcat-openbsd stunnel4:stunnel4 ab:apache2-utils curl:curl wrk:wrk
+  h2load:nghttp2-client haproxy:haproxy nginx:nginx-light openssl:openssl socat:socat php:php-cli python3:python3)
+
+# need_programs sees that the programs are there; root on Debian gets those that are not.
+need_programs() {
+  local p missing=()
+  for p in "${programs[@]}"; do
+    PATH=$PATH:/usr/sbin command -v "${p%:*}" >/dev/null || missing+=("${p#*:}")
+  done
+  [ ${#missing[@]} != 0 ] || return 0
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "test.sh: ci needs $1; install it (Debian: apt-get install $2)" >&2
+    echo "test.sh: ci needs ${missing[*]}; install them (Debian: apt-get install ${missing[*]})" >&2
     exit 1
   fi
-  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 }
 
 in_module() { # MODULE COMMAND...
