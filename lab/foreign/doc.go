@@ -18,6 +18,5 @@
 //
 //	go test -v ./foreign | grep 'reuseport '
 //
-// The flag -long adds the rows that take minutes: a reader that begins after 30 s, and
-// 20 tries with 35 % loss each way under the kernel's own limit of repeats.
+// The flag -long adds TestLateReaderLong, a reader that begins after 30 s.
 package foreign

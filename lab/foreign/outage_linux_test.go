@@ -76,43 +76,29 @@ func (o outage) play(ctx context.Context, s site, addrs map[stack]string, conns 
 }
 
 // TestHeavyLoss loses 35 % of the frames each way for 10 s, then none. The kernel goes
-// on repeating for longer than that, so that everything must arrive. A reset may be
+// on repeating for longer than that, so that everything must arrive. With losses that
+// do not end the kernel gives up some of both, and chance would decide. A reset may be
 // lost too: its peer waits in vain.
 func TestHeavyLoss(t *testing.T) {
 	t.Parallel()
-	s := network(t, nil)
-	healed := make(chan error, 1)
-	go func() {
-		time.Sleep(10 * time.Second)
-		healed <- s.n.SetWire("wire", plainWire())
-	}()
-	heavyLoss(t, s, row{name: "nc reads 100 kB, 35 % loss for 10 s", tries: 30, atOnce: 30}, 90*time.Second)
-	if err := <-healed; err != nil {
-		t.Error(err)
-	}
-}
-
-// TestHeavyLossLong is TestHeavyLoss without an end of the losses. The kernel gives up
-// some connections of both stacks, and chance may cost the transport a few more.
-func TestHeavyLossLong(t *testing.T) {
-	if !*long {
-		t.Skip("needs -long")
-	}
-	t.Parallel()
-	heavyLoss(t, network(t, nil), row{name: "nc reads 100 kB, 35 % loss", tries: 20, atOnce: 20, slack: 4}, 5*time.Minute)
-}
-
-func heavyLoss(t *testing.T, s site, r row, patience time.Duration) {
-	const size = 100_000
-	nc := program(t, "nc")
+	const size, tries = 100_000, 30
+	nc, s := program(t, "nc"), network(t, nil)
 	addrs := s.mustServe(t, service{Manner: answers, Size: size})
 	w := plainWire()
 	w.Loss = 0.35
 	if err := s.n.SetWire("wire", w); err != nil {
 		t.Fatal(err)
 	}
-	compare(t, r, func(k stack, _ int) error {
+	healed := make(chan error, 1)
+	go func() {
+		time.Sleep(10 * time.Second)
+		healed <- s.n.SetWire("wire", plainWire())
+	}()
+	compare(t, row{name: "nc reads 100 kB, 35 % loss for 10 s", tries: tries, atOnce: tries}, func(k stack, _ int) error {
 		host, port := split(addrs[k])
-		return s.whole(t.Context(), command{Args: []string{nc, "-d", host, port}, Limit: patience}, size, 1)
+		return s.whole(t.Context(), command{Args: []string{nc, "-d", host, port}, Limit: 90 * time.Second}, size, 1)
 	})
+	if err := <-healed; err != nil {
+		t.Error(err)
+	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/reusetransport/reuseport/lab"
 )
 
-// long adds the rows that take minutes.
-var long = flag.Bool("long", false, "run the rows that take minutes")
+// long adds the rows that take long.
+var long = flag.Bool("long", false, "run the rows that take long")
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envChild) != "" {
