@@ -57,12 +57,12 @@ func (t *Transport) planDial(ctx context.Context, laddr, raddr netip.AddrPort) (
 }
 
 // awaitHedge waits until a hedge may start, and counts it. While the budget is spent it asks
-// again, twice in a HedgeDelay. It returns errNotHedged if the path was proven meanwhile, or
-// the error of ctx.
+// again, twice in a HedgeDelay. It returns errNotHedged if the path was proven meanwhile or
+// ctx has ended, whose error the first dial brings.
 func (t *Transport) awaitHedge(ctx context.Context, laddr, raddr netip.AddrPort) error {
 	source, err := t.withSource(ctx, laddr, raddr)
 	if err != nil {
-		return err
+		return errNotHedged
 	}
 	for {
 		switch t.health.BeginHedge(source, raddr.Addr()) {
@@ -75,7 +75,7 @@ func (t *Transport) awaitHedge(ctx context.Context, laddr, raddr netip.AddrPort)
 		select {
 		case <-time.After(max(t.hedgeDelay()/2, time.Millisecond)):
 		case <-ctx.Done():
-			return ctx.Err()
+			return errNotHedged
 		}
 	}
 }

@@ -303,6 +303,24 @@ func TestHedgeBudget(t *testing.T) {
 	})
 }
 
+// TestHedgeEndsWithContext: a hedge that waits for the budget when the context ends is no part
+// of the dial's error.
+func TestHedgeEndsWithContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tr Transport
+		for range 32 {
+			if err := tr.awaitHedge(t.Context(), hedgeListener, hedgeTarget); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := tr.awaitHedge(ctx, hedgeListener, hedgeTarget); err != errNotHedged {
+			t.Errorf("%v, want %v", err, errNotHedged)
+		}
+	})
+}
+
 // TestHedgeNotOnProvenPath: a dial that began on an unproven path does not start its hedge
 // once the path is proven.
 func TestHedgeNotOnProvenPath(t *testing.T) {
