@@ -20,11 +20,11 @@ const awaitPause = 64 * time.Millisecond
 // Await waits until everything is acknowledged or ctx ends. It returns what was given up
 // meanwhile, and if ctx ended first what is still outstanding, with the error of ctx.
 func (f *Flusher) Await(ctx context.Context) (Undelivered, error) {
-	before := f.givenUp()
+	before, _ := f.undelivered()
 	err := f.awaitDelivery(ctx)
-	after := f.givenUp()
+	after, outstanding := f.undelivered()
 	if err != nil {
-		after = after.plus(f.outstanding())
+		after = after.plus(outstanding)
 	}
 	return Undelivered{Conns: after.Conns - before.Conns, Bytes: after.Bytes - before.Bytes}, err
 }
@@ -50,23 +50,17 @@ func (f *Flusher) inspectOutstanding() bool {
 	return slices.ContainsFunc(f.pending, func(c *Closing) bool { return c.status.unacked != 0 })
 }
 
-// givenUp returns the sum of what was given up so far.
-func (f *Flusher) givenUp() Undelivered {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return Undelivered{Conns: int(f.counts.Undelivered), Bytes: int64(f.counts.Bytes)}
-}
-
-// outstanding returns the sum of what is pending, as of the last inspections.
-func (f *Flusher) outstanding() (sum Undelivered) {
+// undelivered returns the sum of what was given up so far, and of what is pending as of the
+// last inspections, at one moment: a connection is in one of the two.
+func (f *Flusher) undelivered() (givenUp, outstanding Undelivered) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, c := range f.pending {
 		if c.status.holdsData(sockopt.FINUnacked) {
-			sum = sum.plus(Undelivered{1, int64(c.status.outstanding(sockopt.FINUnacked))})
+			outstanding = outstanding.plus(Undelivered{1, int64(c.status.outstanding(sockopt.FINUnacked))})
 		}
 	}
-	return sum
+	return Undelivered{Conns: int(f.counts.Undelivered), Bytes: int64(f.counts.Bytes)}, outstanding
 }
 
 func (u Undelivered) plus(v Undelivered) Undelivered {
