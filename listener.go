@@ -77,6 +77,7 @@ func (t *Transport) accepted(tcp *net.TCPConn) *Conn {
 	c := t.newConn(tcp)
 	c.direction = Accepted
 	_ = c.SetLinger(0)
+	t.flushes.Forget(netaddr.From(tcp.LocalAddr()), netaddr.From(tcp.RemoteAddr()))
 	return c
 }
 

@@ -253,7 +253,7 @@ func (f *Flusher) step(c *Closing) {
 // end closes the descriptor of a claimed connection. It takes the connection off the list
 // only then: a dial that finds none listed must find the 4-tuple free.
 func (f *Flusher) end(c *Closing, s status, v verdict) {
-	f.Note(c.Laddr, c.Raddr)
+	f.noteEnd(c, s)
 	_ = sockopt.Close(c.FD) // the user's Close has returned, so the error has no taker
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -12,40 +12,55 @@ import (
 // a delayed acknowledgement, and a segment that has to be sent again.
 const redialWait = time.Second
 
+// settledWait is how long it may be in the way where waiting does not help: the connection is
+// gone, or in TIME_WAIT. A dial may have met it just before that.
+const settledWait = 50 * time.Millisecond
+
 // maxRecent bounds how many closes are remembered.
 const maxRecent = 1024
 
-// recent remembers the 4-tuples of closes that went to the system within redialWait, so that
-// a dial which finds its 4-tuple taken knows that trying again makes sense.
+// recent remembers for a while the 4-tuples of closes that went to the system, so that a dial
+// which finds its 4-tuple taken knows that trying again makes sense.
 type recent struct {
 	count atomic.Int32 // lets dials pass by without the lock
 
 	mu    sync.Mutex
-	at    map[tuple]time.Time
+	until map[tuple]time.Time
 	order []tuple // oldest first; one that was forgotten since is in no map
 }
 
 type tuple struct{ laddr, raddr netip.AddrPort }
 
 // Note remembers a close that the system completes.
-func (f *Flusher) Note(laddr, raddr netip.AddrPort) { f.recent.note(tuple{laddr, raddr}, time.Now()) }
+func (f *Flusher) Note(laddr, raddr netip.AddrPort) {
+	f.recent.note(tuple{laddr, raddr}, time.Now(), redialWait)
+}
+
+// noteEnd is Note for a connection that the Flusher ends.
+func (f *Flusher) noteEnd(c *Closing, s status) {
+	wait := redialWait
+	if s.broken || s.finished && s.unacked == 0 {
+		wait = settledWait
+	}
+	f.recent.note(tuple{c.Laddr, c.Raddr}, time.Now(), wait)
+}
 
 // Forget forgets a close, because its 4-tuple has a new connection.
 func (f *Flusher) Forget(laddr, raddr netip.AddrPort) { f.recent.forget(tuple{laddr, raddr}) }
 
-func (r *recent) note(t tuple, now time.Time) {
+func (r *recent) note(t tuple, now time.Time, wait time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.at == nil {
-		r.at = make(map[tuple]time.Time)
+	if r.until == nil {
+		r.until = make(map[tuple]time.Time)
 	}
-	for len(r.order) > 0 && (len(r.order) >= maxRecent || now.Sub(r.at[r.order[0]]) >= redialWait) {
-		delete(r.at, r.order[0])
+	for len(r.order) > 0 && (len(r.order) >= maxRecent || !now.Before(r.until[r.order[0]])) {
+		delete(r.until, r.order[0])
 		r.order = r.order[1:]
 	}
-	r.at[t] = now
+	r.until[t] = now.Add(wait)
 	r.order = append(r.order, t)
-	r.count.Store(int32(len(r.at)))
+	r.count.Store(int32(len(r.until)))
 }
 
 func (r *recent) forget(t tuple) {
@@ -54,16 +69,15 @@ func (r *recent) forget(t tuple) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.at, t)
-	r.count.Store(int32(len(r.at)))
+	delete(r.until, t)
+	r.count.Store(int32(len(r.until)))
 }
 
-// has reports whether the 4-tuple was closed within redialWait.
+// has reports whether the 4-tuple of a close may still be in the way.
 func (r *recent) has(t tuple, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at, ok := r.at[t]
-	return ok && now.Sub(at) < redialWait
+	return now.Before(r.until[t])
 }
 
 // hasPort reports whether a close with this local port and peer is remembered.
@@ -73,7 +87,7 @@ func (r *recent) hasPort(port uint16, raddr netip.AddrPort) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for t := range r.at {
+	for t := range r.until {
 		if t.raddr == raddr && t.laddr.Port() == port {
 			return true
 		}
