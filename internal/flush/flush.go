@@ -142,13 +142,28 @@ func (f *Flusher) inspectNow(c *Closing) {
 }
 
 // GiveUp leaves the oldest half of the pending connections to the system, because
-// descriptors are short. It returns how many descriptors that freed.
+// descriptors are short. It returns how many descriptors that freed. Where others work on
+// all that are pending, it waits a moment until those are to be had, or freed by the others.
 func (f *Flusher) GiveUp() int {
-	f.mu.Lock()
-	oldest := f.claimOldest(max(len(f.pending)/2, minGivenUp))
-	f.mu.Unlock()
+	oldest, before := f.claimHalf()
+	pending := before
+	for try := 0; len(oldest) == 0 && 0 < pending && pending == before && try < giveUpTries; try++ {
+		time.Sleep(shortWait)
+		oldest, pending = f.claimHalf()
+	}
 	f.leave(oldest)
-	return len(oldest)
+	return len(oldest) + max(0, before-pending)
+}
+
+// giveUpTries bounds the wait of GiveUp.
+const giveUpTries = 16
+
+// claimHalf claims the oldest half of the pending connections. It also returns how many are
+// pending.
+func (f *Flusher) claimHalf() (oldest []*Closing, pending int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.claimOldest(max(len(f.pending)/2, minGivenUp)), len(f.pending)
 }
 
 // minGivenUp is how many connections GiveUp leaves to the system, if there are as many.
