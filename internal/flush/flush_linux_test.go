@@ -1,0 +1,371 @@
+package flush
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/reusetransport/reuseport/internal/sockopt"
+)
+
+// TestAdd: a close goes on until its peer has read everything and ended too. The timer alone
+// sees to it, and closes the descriptor.
+func TestAdd(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{0, stuck} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			var f Flusher
+			c, peer := closed(t, size)
+			f.Add(c)
+			wantPending(t, &f, 1)
+			wantAll(t, peer, size)
+			wantState(t, peer, stateCloseWait)
+			wantPending(t, &f, 1)
+			peer.Close()
+			await(t, "over", func() bool { return pending(&f) == 0 })
+			wantClosed(t, c.FD)
+			if counts := f.Counts(); counts != (Counts{}) {
+				t.Errorf("counted %+v", counts)
+			}
+		})
+	}
+}
+
+// TestAddAgain: after the last close is over, the next one is inspected in time again.
+func TestAddAgain(t *testing.T) {
+	t.Parallel()
+	var f Flusher
+	for range 3 {
+		c, peer := closed(t, 1)
+		f.Add(c)
+		wantAll(t, peer, 1)
+		peer.Close()
+		await(t, "over", func() bool { return pending(&f) == 0 })
+	}
+}
+
+// TestAddDiscards: what the peer sends after the close is discarded, and brings no reset.
+func TestAddDiscards(t *testing.T) {
+	t.Parallel()
+	var f Flusher
+	c, peer := closed(t, 1)
+	f.Add(c)
+	for range 4 {
+		if _, err := peer.Write(make([]byte, 2<<20)); err != nil { // more than the buffers hold
+			t.Fatal(err)
+		}
+	}
+	wantAll(t, peer, 1)
+	wantState(t, peer, stateCloseWait)
+}
+
+// TestAddNoSocket: where the system denies shutdown, the descriptor is closed and nothing is
+// kept.
+func TestAddNoSocket(t *testing.T) {
+	f := untimed()
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Add(&Closing{FD: uintptr(fd)})
+	wantPending(t, f, 0)
+	wantClosed(t, uintptr(fd))
+}
+
+// TestAddAfterReset: a close whose peer has reset counts at once what did not arrive. It does
+// so too if the reset was read before.
+func TestAddAfterReset(t *testing.T) {
+	for _, seen := range []bool{false, true} {
+		f := untimed()
+		ours, peer := connect(t, newListener(t))
+		if _, err := ours.Write(make([]byte, stuck)); err != nil {
+			t.Fatal(err)
+		}
+		abort(t, peer)
+		if seen {
+			if _, err := ours.Read(make([]byte, 1)); err == nil {
+				t.Fatal("no reset")
+			}
+		}
+		c := closeConn(t, ours)
+		f.Add(c)
+		wantPending(t, f, 0)
+		wantClosed(t, c.FD)
+		if counts := f.Counts(); counts.Reset != 1 || counts.Left != 0 || counts.Undelivered != 1 || counts.Bytes == 0 {
+			t.Errorf("reset seen before %v: counted %+v", seen, counts)
+		}
+	}
+}
+
+// TestLeftToSystem: a close whose peer's TCP is silent for Stall is left to the system, and
+// counted. The peer still gets everything.
+func TestLeftToSystem(t *testing.T) {
+	t.Parallel()
+	var f Flusher
+	c, peer := closed(t, stuck)
+	c.Stall = 50 * time.Millisecond
+	f.Add(c)
+	await(t, "left", func() bool { return pending(&f) == 0 })
+	wantClosed(t, c.FD)
+	if counts := f.Counts(); counts.Left != 1 || counts.Reset != 0 || counts.Undelivered != 1 || counts.Bytes == 0 || counts.Bytes > stuck {
+		t.Errorf("counted %+v", counts)
+	}
+	wantAll(t, peer, stuck)
+}
+
+// TestCounts: what was never inspected is inspected first, also more than one batch. Only
+// closes with something outstanding count as pending.
+func TestCounts(t *testing.T) {
+	f := untimed()
+	l := newListener(t)
+	var quiet []*Closing
+	for range batch + 1 {
+		ours, _ := connect(t, l)
+		quiet = append(quiet, closeConn(t, ours))
+	}
+	peers := addClosed(t, f, 2)
+	for _, c := range quiet {
+		f.Add(c)
+	}
+	if counts := f.Counts(); counts != (Counts{Pending: 2}) {
+		t.Errorf("counted %+v", counts)
+	}
+	wantPending(t, f, batch+3) // their peers have not ended
+	for _, peer := range peers {
+		wantAll(t, peer, stuck)
+	}
+}
+
+// TestCountsFIN: a close that ends with its FIN alone outstanding is counted, and has
+// delivered.
+func TestCountsFIN(t *testing.T) {
+	for v, want := range map[verdict]Counts{left: {Left: 1}, lost: {Reset: 1}, done: {}} {
+		f := untimed()
+		c, _ := closed(t, 0)
+		f.end(c, status{unacked: sockopt.FINUnacked}, v)
+		if counts := f.Counts(); counts != want {
+			t.Errorf("verdict %d: counted %+v, want %+v", v, counts, want)
+		}
+	}
+}
+
+// TestGiveUp: descriptors of the older half are given up, of 16 at least. The peers still get
+// everything.
+func TestGiveUp(t *testing.T) {
+	for n, want := range map[int]int{0: 0, 1: 1, 15: 15, 20: 16, 40: 20} {
+		f := untimed()
+		peers := addClosed(t, f, n)
+		if got := f.GiveUp(); got != want {
+			t.Errorf("%d of %d given up, want %d", got, n, want)
+		}
+		wantPending(t, f, n-want)
+		if counts := f.Counts(); counts.Left != uint64(want) || counts.Pending != n-want {
+			t.Errorf("of %d given up: counted %+v", n, counts)
+		}
+		for _, peer := range peers[:want] {
+			wantAll(t, peer, stuck)
+		}
+		wantPending(t, f, n-want) // the younger ones
+		for _, peer := range peers[want:] {
+			abort(t, peer)
+		}
+		if left, err := f.Await(t.Context()); left.Conns != n-want || err != nil {
+			t.Errorf("%d reset, %v; want %d", left.Conns, err, n-want)
+		}
+		wantPending(t, f, 0)
+	}
+}
+
+// TestLimit: of more closes than the limit the oldest make room. Their peers still get
+// everything.
+func TestLimit(t *testing.T) {
+	for limit, want := range map[int]int{-1: 1, 0: 1, 1: 1, 3: 3} {
+		const n = 5
+		f := untimed()
+		f.Limit(limit)
+		peers := addClosed(t, f, n)
+		wantPending(t, f, want)
+		if counts := f.Counts(); counts.Left != uint64(n-want) || counts.Pending != want {
+			t.Errorf("limit %d: counted %+v", limit, counts)
+		}
+		for _, peer := range peers[:n-want] {
+			wantAll(t, peer, stuck)
+		}
+		wantPending(t, f, want)
+	}
+}
+
+// TestLimitLowered: a limit that comes later makes room with the next close.
+func TestLimitLowered(t *testing.T) {
+	f := untimed()
+	addClosed(t, f, 5)
+	f.Limit(2)
+	addClosed(t, f, 1)
+	wantPending(t, f, 2)
+}
+
+// TestRoom: closes take an eighth of the descriptors that the process may have, 4096 at most
+// and one at least, and no more than the limit.
+func TestRoom(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	for _, row := range []struct {
+		descriptors uint64
+		limit, want int
+	}{
+		{1024, 0, 128}, {1024, 100, 100}, {1024, 200, 128}, {15, 0, 1}, {7, 0, 1}, {7, 5, 1},
+		{limit.Max, 0, int(min(maxRoom, limit.Max/share))},
+	} {
+		low := unix.Rlimit{Cur: row.descriptors, Max: limit.Max}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+			t.Fatal(err)
+		}
+		f := Flusher{limit: row.limit}
+		f.measureRoom()
+		if f.room != row.want {
+			t.Errorf("of %d descriptors and with limit %d: room %d, want %d", row.descriptors, row.limit, f.room, row.want)
+		}
+	}
+}
+
+// TestSweepMeasuresRoom: a changed limit of descriptors is noticed.
+func TestSweepMeasuresRoom(t *testing.T) {
+	var f Flusher
+	c, _ := closed(t, 0)
+	f.Add(c)
+	setRoom(&f, 1)
+	await(t, "measured", func() bool { return roomOf(&f) > 1 })
+}
+
+func roomOf(f *Flusher) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.room
+}
+
+func setRoom(f *Flusher, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.room = n
+}
+
+// TestDrain: what has come in is discarded, but nothing past maxDiscard. The peer's end shows.
+func TestDrain(t *testing.T) {
+	var f Flusher
+	ours, peer := connect(t, newListener(t))
+	unread(t, ours, peer, 10)
+	c := &Closing{FD: dup(t, ours)}
+	defer sockopt.Close(c.FD)
+	wantDrained := func(want status, discarded int) {
+		t.Helper()
+		if got := f.drain(c); got != want || c.discarded != discarded {
+			t.Errorf("drained %+v, %d bytes in all; want %+v, %d", got, c.discarded, want, discarded)
+		}
+	}
+	wantDrained(status{received: 10}, 10)
+	wantDrained(status{}, 10)
+	c.discarded = maxDiscard - 1
+	unread(t, ours, peer, 10)
+	wantDrained(status{received: 10, flooded: true}, maxDiscard+9)
+	unread(t, ours, peer, 10)
+	wantDrained(status{flooded: true}, maxDiscard+9)
+	c.discarded = 0
+	wantDrained(status{received: 10}, 10)
+	if err := peer.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the peer's end", func() bool { return f.drain(c).finished })
+	wantDrained(status{finished: true}, 10)
+}
+
+// TestDrainReset: a reset of the peer is no end of it.
+func TestDrainReset(t *testing.T) {
+	var f Flusher
+	ours, peer := connect(t, newListener(t))
+	c := &Closing{FD: dup(t, ours)}
+	defer sockopt.Close(c.FD)
+	abort(t, peer)
+	if got := f.drain(c); got != (status{broken: true}) {
+		t.Errorf("drained %+v", got)
+	}
+}
+
+// TestDiscardAll: after it nothing is unread. The peer's end ends it too.
+func TestDiscardAll(t *testing.T) {
+	var f Flusher
+	ours, peer := connect(t, newListener(t))
+	unread(t, ours, peer, 300_000)
+	time.Sleep(10 * time.Millisecond) // until all is there
+	onSocket(t, ours, func(fd uintptr) error {
+		f.DiscardAll(fd)
+		unread, err := sockopt.HasUnread(fd)
+		if unread {
+			t.Error("something is unread")
+		}
+		return err
+	})
+	peer.Close()
+	if _, err := ours.Read(make([]byte, 1)); err != io.EOF {
+		t.Error(err)
+	}
+	onSocket(t, ours, func(fd uintptr) error { f.DiscardAll(fd); return nil }) // returns
+}
+
+// TestSilence: where the system does not tell when the peer's TCP last answered, what it sends
+// and what it acknowledges are its answers.
+func TestSilence(t *testing.T) {
+	start := time.Now()
+	c := &Closing{FD: ^uintptr(0), heard: start} // no socket
+	for _, row := range []struct {
+		at, want time.Duration
+		s        status
+	}{
+		{time.Second, time.Second, status{unacked: 5}},
+		{2 * time.Second, 0, status{unacked: 4}},              // acknowledged a byte
+		{3 * time.Second, time.Second, status{unacked: 4}},    // nothing new
+		{4 * time.Second, 0, status{unacked: 4, received: 1}}, // sent a byte
+		{5 * time.Second, time.Second, status{unacked: 4}},
+		{6 * time.Second, 0, status{unacked: 0}},
+	} {
+		if row.at == time.Second {
+			c.status.unacked = 5
+		}
+		if got := c.silence(row.s, start.Add(row.at)); got != row.want {
+			t.Errorf("after %v, %+v: silent for %v, want %v", row.at, row.s, got, row.want)
+		}
+		c.status = row.s
+	}
+}
+
+// TestSilenceSinceClose: a long silence before the close does not count.
+func TestSilenceSinceClose(t *testing.T) {
+	ours, _ := connect(t, newListener(t))
+	if _, err := ours.Write(make([]byte, stuck)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	onSocket(t, ours, func(fd uintptr) error {
+		now := time.Now()
+		c := &Closing{FD: fd, heard: now.Add(-10 * time.Millisecond)}
+		if d := c.silence(status{unacked: 5}, now); d != 10*time.Millisecond {
+			t.Errorf("silent for %v, want 10ms", d)
+		}
+		c.heard = now.Add(-time.Hour)
+		if d := c.silence(status{unacked: 5}, now); d > time.Minute {
+			t.Errorf("silent for %v although the peer has answered since", d)
+		}
+		return nil
+	})
+}
