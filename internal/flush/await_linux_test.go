@@ -37,11 +37,12 @@ func TestAwait(t *testing.T) {
 func TestAwaitEnds(t *testing.T) {
 	t.Parallel()
 	var f Flusher
-	peers := addClosed(t, &f, 2)
+	const n = batch + 1
+	peers := addClosed(t, &f, n)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	left, err := f.Await(ctx)
-	if !errors.Is(err, context.DeadlineExceeded) || left.Conns != 2 || left.Bytes < 2 || left.Bytes > 2*stuck {
+	if !errors.Is(err, context.DeadlineExceeded) || left.Conns != n || left.Bytes < n || left.Bytes > n*stuck {
 		t.Errorf("left %+v, %v", left, err)
 	}
 	for _, peer := range peers {

@@ -25,6 +25,8 @@ func TestDecide(t *testing.T) {
 			[]sight{{0, outstanding}, {50, status{}}, {59000, status{}}}, keep},
 		"delivered a minute ago": {
 			[]sight{{0, outstanding}, {50, status{}}, {60049, status{received: 1}}, {60050, status{received: 1}}}, done},
+		"delivered, and the peer has sent more than is discarded": {
+			[]sight{{0, outstanding}, {50, status{flooded: true}}}, done},
 		"delivered before the peer reset": {
 			[]sight{{0, outstanding}, {50, status{broken: true}}}, done},
 		"the peer has ended and still reads": {

@@ -3,6 +3,7 @@ package flush
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"testing"
 	"time"
@@ -46,6 +47,37 @@ func TestAddAgain(t *testing.T) {
 		wantAll(t, peer, 1)
 		peer.Close()
 		await(t, "over", func() bool { return pending(&f) == 0 })
+	}
+}
+
+// TestAddBeside: a close that is inspected seldom by now is still inspected after a younger one
+// is over.
+func TestAddBeside(t *testing.T) {
+	t.Parallel()
+	var f Flusher
+	old, oldPeer := closed(t, 0)
+	f.Add(old)
+	time.Sleep(10 * firstWait) // until its interval is long
+	young, youngPeer := closed(t, 0)
+	f.Add(young)
+	youngPeer.Close()
+	await(t, "the younger one is over", func() bool { return pending(&f) == 1 })
+	oldPeer.Close()
+	await(t, "both are over", func() bool { return pending(&f) == 0 })
+}
+
+// TestArm: the timer fires for the soonest.
+func TestArm(t *testing.T) {
+	var f Flusher
+	hour := time.Now().Add(time.Hour)
+	for _, row := range []struct{ due, next time.Duration }{{5, 5}, {6, 5}, {5, 5}, {3, 3}, {4, 3}} {
+		f.arm(hour.Add(row.due))
+		if want := hour.Add(row.next); !f.next.Equal(want) {
+			t.Errorf("armed for %v, the timer fires at %v", hour.Add(row.due), f.next)
+		}
+	}
+	if !f.timer.Stop() {
+		t.Error("the timer is not running")
 	}
 }
 
@@ -118,6 +150,20 @@ func TestLeftToSystem(t *testing.T) {
 	wantAll(t, peer, stuck)
 }
 
+// TestLeftFIN: a FIN that is not acknowledged for Stall is left to the system too. The data has
+// been delivered.
+func TestLeftFIN(t *testing.T) {
+	t.Parallel()
+	var f Flusher
+	c, _ := closedDeaf(t, 0)
+	c.Loopback, c.Stall = false, 50*time.Millisecond
+	f.Add(c)
+	await(t, "left", func() bool { return pending(&f) == 0 })
+	if counts := f.Counts(); counts != (Counts{Left: 1}) {
+		t.Errorf("counted %+v", counts)
+	}
+}
+
 // TestCounts: what was never inspected is inspected first, also more than one batch. Only
 // closes with something outstanding count as pending.
 func TestCounts(t *testing.T) {
@@ -141,15 +187,26 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// TestCountsFIN: a close that ends with its FIN alone outstanding is counted, and has
-// delivered.
-func TestCountsFIN(t *testing.T) {
-	for v, want := range map[verdict]Counts{left: {Left: 1}, lost: {Reset: 1}, done: {}} {
+// TestCountsEnd: what a close counts as at its end. One with its FIN alone outstanding has
+// delivered. Where the system does not tell, data may be outstanding.
+func TestCountsEnd(t *testing.T) {
+	for _, row := range []struct {
+		unacked int
+		verdict verdict
+		want    Counts
+	}{
+		{sockopt.FINUnacked, left, Counts{Left: 1}},
+		{sockopt.FINUnacked, lost, Counts{Reset: 1}},
+		{sockopt.FINUnacked + 1, left, Counts{Left: 1, Undelivered: 1, Bytes: 1}},
+		{sockopt.FINUnacked + 9, lost, Counts{Reset: 1, Undelivered: 1, Bytes: 9}},
+		{unknown, left, Counts{Left: 1, Undelivered: 1}},
+		{0, done, Counts{}},
+	} {
 		f := untimed()
 		c, _ := closed(t, 0)
-		f.end(c, status{unacked: sockopt.FINUnacked}, v)
-		if counts := f.Counts(); counts != want {
-			t.Errorf("verdict %d: counted %+v, want %+v", v, counts, want)
+		f.end(c, status{unacked: row.unacked}, row.verdict)
+		if counts := f.Counts(); counts != row.want {
+			t.Errorf("%d unacknowledged, verdict %d: counted %+v, want %+v", row.unacked, row.verdict, counts, row.want)
 		}
 	}
 }
@@ -185,15 +242,18 @@ func TestGiveUp(t *testing.T) {
 // everything.
 func TestLimit(t *testing.T) {
 	for limit, want := range map[int]int{-1: 1, 0: 1, 1: 1, 3: 3} {
-		const n = 5
 		f := untimed()
 		f.Limit(limit)
-		peers := addClosed(t, f, n)
-		wantPending(t, f, want)
-		if counts := f.Counts(); counts.Left != uint64(n-want) || counts.Pending != want {
+		var peers []*net.TCPConn
+		for n := 1; n <= 5; n++ {
+			peers = append(peers, addClosed(t, f, 1)...)
+			wantPending(t, f, min(n, want))
+		}
+		evicted := len(peers) - want
+		if counts := f.Counts(); counts.Left != uint64(evicted) || counts.Pending != want {
 			t.Errorf("limit %d: counted %+v", limit, counts)
 		}
-		for _, peer := range peers[:n-want] {
+		for _, peer := range peers[:evicted] {
 			wantAll(t, peer, stuck)
 		}
 		wantPending(t, f, want)
@@ -261,6 +321,83 @@ func setRoom(f *Flusher, n int) {
 	f.room = n
 }
 
+// TestInspectUnacked: what has left and is not acknowledged is outstanding. On loopback a FIN
+// that has left arrives.
+func TestInspectUnacked(t *testing.T) {
+	for _, row := range []struct {
+		loopback   bool
+		size, want int
+	}{
+		{true, 0, 0}, {true, 10, 10 + sockopt.FINUnacked},
+		{false, 0, sockopt.FINUnacked}, {false, 10, 10 + sockopt.FINUnacked},
+	} {
+		f := untimed()
+		c, _ := closedDeaf(t, row.size)
+		c.Loopback = row.loopback
+		f.Add(c)
+		if s := f.inspect(c, time.Now()); s.unacked != row.want || s.finished || s.broken {
+			t.Errorf("loopback %v, %d bytes: %+v, want %d unacknowledged", row.loopback, row.size, s, row.want)
+		}
+	}
+}
+
+// TestInspectShutWindow: a FIN that waits behind a shut window is outstanding, on loopback too.
+func TestInspectShutWindow(t *testing.T) {
+	f := untimed()
+	window := stuck - unackedOf(t, stuck)
+	c, peer := closed(t, window)
+	await(t, "all is acknowledged", func() bool { n, err := sockopt.Unacked(c.FD); return n == 0 && err == nil })
+	f.Add(c)
+	if s := f.inspect(c, time.Now()); s.unacked != sockopt.FINUnacked {
+		t.Errorf("%+v, want the FIN unacknowledged", s)
+	}
+	wantAll(t, peer, window)
+	if s := f.inspect(c, time.Now()); s.unacked != 0 {
+		t.Errorf("%+v, want nothing unacknowledged", s)
+	}
+}
+
+// unackedOf returns how many of n bytes a peer's window does not take.
+func unackedOf(t *testing.T, n int) int {
+	t.Helper()
+	ours, _ := connect(t, newListener(t))
+	defer ours.Close()
+	if _, err := ours.Write(make([]byte, n)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond) // until the window is full
+	var unacked int
+	onSocket(t, ours, func(fd uintptr) (err error) {
+		unacked, err = sockopt.Unacked(fd)
+		return err
+	})
+	return unacked
+}
+
+// TestInspectReset: a reset shows also where reading does not tell: after the peer's FIN, and past
+// maxDiscard.
+func TestInspectReset(t *testing.T) {
+	for _, size := range []int{0, 10} {
+		for _, flooded := range []bool{false, true} {
+			f := untimed()
+			c, peer := closedDeaf(t, size)
+			c.Loopback = false
+			f.Add(c)
+			if flooded {
+				c.discarded = maxDiscard
+			} else if err := peer.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			before := f.inspect(c, time.Now())
+			abort(t, peer)
+			after := f.inspect(c, time.Now())
+			if before.broken || before.finished == flooded || !after.broken {
+				t.Errorf("%d bytes, flooded %v: before the reset %+v, after it %+v", size, flooded, before, after)
+			}
+		}
+	}
+}
+
 // TestDrain: what has come in is discarded, but nothing past maxDiscard. The peer's end shows.
 func TestDrain(t *testing.T) {
 	var f Flusher
@@ -276,11 +413,11 @@ func TestDrain(t *testing.T) {
 	}
 	wantDrained(status{received: 10}, 10)
 	wantDrained(status{}, 10)
-	c.discarded = maxDiscard - 1
+	c.discarded = maxDiscard - 10
 	unread(t, ours, peer, 10)
-	wantDrained(status{received: 10, flooded: true}, maxDiscard+9)
+	wantDrained(status{received: 10, flooded: true}, maxDiscard)
 	unread(t, ours, peer, 10)
-	wantDrained(status{flooded: true}, maxDiscard+9)
+	wantDrained(status{flooded: true}, maxDiscard)
 	c.discarded = 0
 	wantDrained(status{received: 10}, 10)
 	if err := peer.CloseWrite(); err != nil {

@@ -50,6 +50,10 @@ func TestRecentDropsExpired(t *testing.T) {
 	if len(r.at) != 2 || len(r.order) != 2 || r.count.Load() != 2 {
 		t.Errorf("%d remembered, %d in order, count %d; want 2 of each", len(r.at), len(r.order), r.count.Load())
 	}
+	r.note(tupleOn(22), start.Add(2*redialWait))
+	if len(r.at) != 1 || len(r.order) != 1 || r.count.Load() != 1 {
+		t.Errorf("%d remembered, %d in order, count %d; want 1 of each", len(r.at), len(r.order), r.count.Load())
+	}
 }
 
 // TestRecentBound: of more closes than maxRecent the oldest is dropped.

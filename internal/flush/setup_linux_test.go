@@ -105,6 +105,26 @@ func addClosed(t *testing.T, f *Flusher, n int) (peers []*net.TCPConn) {
 	return peers
 }
 
+// deafen lets no more segments reach c: a filter on its socket drops them.
+func deafen(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0} // of each segment 0 bytes pass
+	onSocket(t, c, func(fd uintptr) error {
+		return unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
+	})
+}
+
+// closedDeaf is closed with a peer that n bytes and the FIN do not reach.
+func closedDeaf(t *testing.T, n int) (*Closing, *net.TCPConn) {
+	t.Helper()
+	ours, peer := connect(t, newListener(t))
+	deafen(t, peer)
+	if _, err := ours.Write(make([]byte, n)); err != nil {
+		t.Fatal(err)
+	}
+	return closeConn(t, ours), peer
+}
+
 // onSocket calls f with the descriptor of c.
 func onSocket(t *testing.T, c *net.TCPConn, f func(fd uintptr) error) {
 	t.Helper()
