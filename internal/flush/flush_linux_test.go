@@ -16,10 +16,8 @@ import (
 // TestAdd: a close goes on until its peer has read everything and ended too. The timer alone
 // sees to it, and closes the descriptor.
 func TestAdd(t *testing.T) {
-	t.Parallel()
 	for _, size := range []int{0, stuck} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			t.Parallel()
 			var f Flusher
 			c, peer := closed(t, size)
 			f.Add(c)
@@ -137,7 +135,6 @@ func TestAddAfterReset(t *testing.T) {
 // TestLeftToSystem: a close whose peer's TCP is silent for Stall is left to the system, and
 // counted. The peer still gets everything.
 func TestLeftToSystem(t *testing.T) {
-	t.Parallel()
 	var f Flusher
 	c, peer := closed(t, stuck)
 	c.Stall = 50 * time.Millisecond

@@ -196,7 +196,8 @@ func await(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// wantClosed checks that a descriptor of ours is closed.
+// wantClosed checks that a descriptor of ours is closed. A test beside this one could have got its
+// number, so a test that calls it is not parallel.
 func wantClosed(t *testing.T, fd uintptr) {
 	t.Helper()
 	if _, err := unix.FcntlInt(fd, unix.F_GETFD, 0); err != unix.EBADF {
