@@ -20,9 +20,9 @@ func TestRecentExpires(t *testing.T) {
 	if r.has(tupleOn(1), start) {
 		t.Error("remembered before it was noted")
 	}
-	r.note(tupleOn(1), start)
-	r.note(tupleOn(2), start)
-	r.note(tupleOn(2), start.Add(redialWait/2))
+	r.note(tupleOn(1), start, redialWait)
+	r.note(tupleOn(2), start, redialWait)
+	r.note(tupleOn(2), start.Add(redialWait/2), redialWait)
 	for after, want := range map[time.Duration][2]bool{
 		0: {true, true}, redialWait - 1: {true, true}, redialWait: {false, true},
 		redialWait*3/2 - 1: {false, true}, redialWait * 3 / 2: {false, false},
@@ -39,20 +39,20 @@ func TestRecentDropsExpired(t *testing.T) {
 	var r recent
 	start := time.Now()
 	for port := range uint16(10) {
-		r.note(tupleOn(port), start)
+		r.note(tupleOn(port), start, redialWait)
 	}
 	r.forget(tupleOn(0))
-	r.note(tupleOn(20), start.Add(redialWait-1))
-	if len(r.at) != 10 || len(r.order) != 10 {
-		t.Errorf("%d remembered, %d in order, want 10 of each", len(r.at), len(r.order))
+	r.note(tupleOn(20), start.Add(redialWait-1), redialWait)
+	if len(r.until) != 10 || len(r.order) != 10 {
+		t.Errorf("%d remembered, %d in order, want 10 of each", len(r.until), len(r.order))
 	}
-	r.note(tupleOn(21), start.Add(redialWait))
-	if len(r.at) != 2 || len(r.order) != 2 || r.count.Load() != 2 {
-		t.Errorf("%d remembered, %d in order, count %d; want 2 of each", len(r.at), len(r.order), r.count.Load())
+	r.note(tupleOn(21), start.Add(redialWait), redialWait)
+	if len(r.until) != 2 || len(r.order) != 2 || r.count.Load() != 2 {
+		t.Errorf("%d remembered, %d in order, count %d; want 2 of each", len(r.until), len(r.order), r.count.Load())
 	}
-	r.note(tupleOn(22), start.Add(2*redialWait))
-	if len(r.at) != 1 || len(r.order) != 1 || r.count.Load() != 1 {
-		t.Errorf("%d remembered, %d in order, count %d; want 1 of each", len(r.at), len(r.order), r.count.Load())
+	r.note(tupleOn(22), start.Add(2*redialWait), redialWait)
+	if len(r.until) != 1 || len(r.order) != 1 || r.count.Load() != 1 {
+		t.Errorf("%d remembered, %d in order, count %d; want 1 of each", len(r.until), len(r.order), r.count.Load())
 	}
 }
 
@@ -61,17 +61,17 @@ func TestRecentBound(t *testing.T) {
 	var r recent
 	now := time.Now()
 	for port := range uint16(maxRecent) {
-		r.note(tupleOn(port), now)
+		r.note(tupleOn(port), now, redialWait)
 	}
 	if !r.has(tupleOn(0), now) {
 		t.Error("the oldest is dropped too early")
 	}
-	r.note(tupleOn(maxRecent), now)
+	r.note(tupleOn(maxRecent), now, redialWait)
 	if r.has(tupleOn(0), now) || !r.has(tupleOn(1), now) || !r.has(tupleOn(maxRecent), now) {
 		t.Error("not the oldest alone is dropped")
 	}
-	if len(r.at) != maxRecent || len(r.order) != maxRecent || r.count.Load() != maxRecent {
-		t.Errorf("%d remembered, %d in order, count %d; want %d of each", len(r.at), len(r.order), r.count.Load(), maxRecent)
+	if len(r.until) != maxRecent || len(r.order) != maxRecent || r.count.Load() != maxRecent {
+		t.Errorf("%d remembered, %d in order, count %d; want %d of each", len(r.until), len(r.order), r.count.Load(), maxRecent)
 	}
 }
 
