@@ -21,12 +21,12 @@ type attempt struct {
 	listeners []listenAddr // as they were when the dial began
 	use       PortUse
 	source    netip.Addr // what the kernel would dial from; not valid if nobody asked
-	cause     Cause      // why the first local address could not be used
+	cause     Cause      // why the connection will not reuse a port, or NoCause
 	faults    []error    // of the local addresses tried
 }
 
 // localAddrs appends to dst the local addresses to try. With exact, specific listeners are
-// bound by their own address and never by the wildcard.
+// bound by their own addresses and never by the wildcard.
 func (a *attempt) localAddrs(ctx context.Context, dst []netip.AddrPort, exact bool) ([]netip.AddrPort, error) {
 	if needsSource(a.listeners, a.raddr, exact) {
 		if err := a.findSource(ctx); err != nil {
@@ -37,8 +37,9 @@ func (a *attempt) localAddrs(ctx context.Context, dst []netip.AddrPort, exact bo
 }
 
 // findSource asks the kernel for the source address. Where the kernel knows none, source
-// becomes the unspecified address, which fits no specific listener, and the dial itself will
-// tell why. With RequireReuse there is no such dial, and the kernel's error is the answer.
+// becomes the unspecified address, which fits no specific listener, and the dial itself then
+// shows why. With RequireReuse there may be no dial, so the error of the look-up is the
+// answer.
 func (a *attempt) findSource(ctx context.Context) error {
 	source, err := a.t.findSource(ctx, a.raddr)
 	if err == nil {
@@ -57,9 +58,9 @@ func (a *attempt) mayHedge() bool {
 	return a.use != RequireReuse && a.t.HedgeDelay >= 0 && netaddr.IsGlobal(a.raddr.Addr())
 }
 
-// hedged dials from laddr as the health of its path advises.
-func (a *attempt) hedged(ctx context.Context, laddr netip.AddrPort) (*net.TCPConn, error) {
-	t, raddr := a.t, a.raddr // so that a stays on the stack, which spares dials without a hedge
+// connectByHealth dials from laddr as the health of its path advises.
+func (a *attempt) connectByHealth(ctx context.Context, laddr netip.AddrPort) (*net.TCPConn, error) {
+	t, raddr := a.t, a.raddr // keeps a on the stack, so that other dials do not allocate it
 	tcp, won, err := t.dialByHealth(ctx, laddr, raddr,
 		func(ctx context.Context) (*net.TCPConn, error) { return t.connect(ctx, laddr, raddr) },
 		func(ctx context.Context) (*net.TCPConn, error) { return t.connectNew(ctx, raddr) })
@@ -76,9 +77,9 @@ func (a *attempt) awaitRelease(ctx context.Context, laddr netip.AddrPort, try in
 	return ok && a.t.flushes.AwaitRelease(ctx, local, a.raddr, try)
 }
 
-// closeMayHold reports whether a pending close may hold the 4-tuple, and its local address.
-// Of the addresses of a wildcard it is the one that the dial would leave from: a close on
-// another one is left alone (TestRedialFreesOneTuple).
+// closeMayHold reports whether a close of ours, pending or recent, may hold the 4-tuple. local
+// is the address that the dial would leave from, also where laddr is a wildcard: closes on
+// other addresses are left alone (TestRedialFreesOneTuple).
 func (a *attempt) closeMayHold(ctx context.Context, laddr netip.AddrPort) (local netip.AddrPort, may bool) {
 	if !a.t.flushes.MayHold(laddr.Port(), a.raddr) {
 		return local, false
@@ -110,9 +111,9 @@ func (a *attempt) blame(ctx context.Context, laddr netip.AddrPort, err error) er
 	return nil
 }
 
-// lacksSource reports whether err, which seems to speak of a taken 4-tuple, says that the
-// host has no address towards raddr. Linux has one error for both, and without an address
-// there is no source either.
+// lacksSource reports whether err, which localFault took for a taken 4-tuple, means that the
+// host has no address towards raddr. Linux has one error for both; in the second case the
+// kernel knows no source either.
 func (a *attempt) lacksSource(ctx context.Context, laddr netip.AddrPort, err error) bool {
 	if !errno.IsAddrNotAvail(err) || !laddr.Addr().IsUnspecified() {
 		return false
@@ -121,7 +122,8 @@ func (a *attempt) lacksSource(ctx context.Context, laddr netip.AddrPort, err err
 	return err != nil
 }
 
-// joined is the error of a dial that ends with err. Alone it stays as package net made it.
+// joined returns err joined behind the faults so far, or err alone, unchanged, if there are
+// none.
 func (a *attempt) joined(err error) error {
 	if len(a.faults) == 0 {
 		return err
@@ -129,7 +131,7 @@ func (a *attempt) joined(err error) error {
 	return errors.Join(append(a.faults, err)...)
 }
 
-// noReuse is the error of RequireReuse after all local addresses were tried.
+// noReuse returns the error of RequireReuse after all local addresses have failed.
 func (a *attempt) noReuse() error {
 	if len(a.faults) == 0 {
 		return a.dialError(ErrNoReuse)
@@ -137,8 +139,8 @@ func (a *attempt) noReuse() error {
 	return errors.Join(a.faults...)
 }
 
-// dialError is a *net.OpError of this dial with the cause of err, which may be that of the
-// socket that asked for the source.
+// dialError returns a *net.OpError of this dial for err. If err is the *net.OpError of the
+// socket that asked for the source, only its cause is kept.
 func (a *attempt) dialError(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err

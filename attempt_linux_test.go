@@ -19,8 +19,8 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// TestRedialPastStaleClose: of two pending closes of one 4-tuple the first does not hold it any
-// more, since its peer has ended it. A redial frees the second.
+// TestRedialPastStaleClose: two closes of one 4-tuple are pending. The first no longer holds
+// it, since its peer has ended it. A redial frees the second.
 func TestRedialPastStaleClose(t *testing.T) {
 	for name, end := range map[string]func(*reuseport.Conn) error{
 		"reset": (*reuseport.Conn).Abort,
@@ -90,7 +90,7 @@ func TestNoAddressIsNoTakenTuple(t *testing.T) {
 		"punch: no address true, tuple in use false")
 }
 
-// wantLines checks what a child says.
+// wantLines checks the lines that a child prints.
 func wantLines(t *testing.T, c *child, lines ...string) {
 	t.Helper()
 	for _, want := range lines {
@@ -112,8 +112,8 @@ func startAlone(t *testing.T, role string) *child {
 	return startCommand(t, role, cmd)
 }
 
-// childNoAddress listens on all addresses, of which there are none, and says what the errors
-// of a dial with RequireReuse and of a punch are.
+// childNoAddress listens on the wildcard of a host without addresses. It prints the errors of
+// a dial with RequireReuse and of a punch.
 func childNoAddress([]string) error {
 	tr := reuseport.Transport{PortUse: reuseport.RequireReuse}
 	l, err := tr.ListenPort(0)

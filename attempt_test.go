@@ -11,8 +11,8 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// TestContextEndsOverTakenTuple: the error of a dial whose time runs out while it waits for a
-// close of ours to free the 4-tuple says both.
+// TestContextEndsOverTakenTuple: a dial waits for a close of ours to free the 4-tuple, and its
+// context ends. The error has both.
 func TestContextEndsOverTakenTuple(t *testing.T) {
 	t.Parallel()
 	var us, them reuseport.Transport

@@ -11,8 +11,8 @@ import (
 	"github.com/reusetransport/reuseport/internal/netaddr"
 )
 
-// probe remembers what Available found out. It is a sync.Once that can be asked
-// again when it could not tell.
+// probe remembers what Available found. It is not a sync.Once, because a try that
+// could not tell is made again.
 var probe struct {
 	mu        sync.Mutex
 	known, ok bool
@@ -37,7 +37,7 @@ func Available() bool {
 	return probe.ok
 }
 
-// saysNothing reports whether err may be one of the moment.
+// saysNothing reports whether err may be temporary, and so tells nothing about the system.
 func saysNothing(err error) bool {
 	return errno.IsOutOfResources(err) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// TestAvailableAsksAgain: what Available returned for want of descriptors is not kept, and what
-// it found out is.
+// TestAvailableAsksAgain: Available tries again after a try that found no descriptors, and
+// keeps the result of one that did.
 func TestAvailableAsksAgain(t *testing.T) {
 	c := startChild(t, "probe")
 	if got, want := c.receive(t), "without descriptors false, with true, without true"; got != want {

@@ -62,9 +62,10 @@ func (c Cause) String() string {
 	return names[c]
 }
 
-// localFault returns how a failed dial blames the local address. Only a fault of the local
-// address makes another one worth a SYN; NoCause means that err is the answer. The error
-// of a dial is *net.OpError{*os.SyscallError{Errno}}, so only errors.Is finds the errno.
+// localFault returns which fault of the local address made a dial fail. After such a fault
+// another local address is worth a SYN. NoCause means that there is none, and err is the
+// answer. The error of a dial is *net.OpError{*os.SyscallError{Errno}}, so only errors.Is
+// finds the errno.
 func localFault(err error) Cause {
 	call, ok := errors.AsType[*os.SyscallError](err)
 	switch {
@@ -76,7 +77,7 @@ func localFault(err error) Cause {
 		return NoCause
 	case errors.Is(err, errSelfConnection):
 		return SelfConnection
-	case errors.Is(err, errPathBlocked):
+	case errors.Is(err, errPathSilent):
 		return PathSilent
 	case errors.Is(err, errNoReuseOption):
 		return NoListener
@@ -96,7 +97,7 @@ func bindFault(err error) Cause {
 	}
 }
 
-// requireError names a cause for callers that asked for RequireReuse.
+// requireError returns the error that RequireReuse promises for a cause.
 func requireError(cause Cause) error {
 	if cause == TupleInUse {
 		return ErrTupleInUse

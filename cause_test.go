@@ -37,7 +37,7 @@ func TestLocalFault(t *testing.T) {
 		{syscallError("bind", syscall.EADDRNOTAVAIL), AddrGone},
 		{syscallError("bind", syscall.EINVAL), AddrGone},
 		{errors.Join(&net.OpError{Op: "dial", Err: errSelfConnection}, nil), SelfConnection},
-		{&net.OpError{Op: "dial", Err: errPathBlocked}, PathSilent},
+		{&net.OpError{Op: "dial", Err: errPathSilent}, PathSilent},
 		{&net.OpError{Op: "dial", Err: fmt.Errorf("%w: %w", errNoReuseOption, errors.ErrUnsupported)}, NoListener},
 	} {
 		if got := localFault(row.err); got != row.want {

@@ -15,7 +15,7 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// TestCloseStuckLeavesNothing: of 10,000 closes whose peers do not read, each is given up at
+// TestCloseStuckLeavesNothing: 10,000 closes whose peers do not read are each given up at
 // FlushTimeout and counted, and nothing stays.
 func TestCloseStuckLeavesNothing(t *testing.T) {
 	long(t, "closes 10,000 connections")
@@ -49,8 +49,8 @@ func roomForCloses(t *testing.T) int {
 	return int(min(4096, limit.Cur/8))
 }
 
-// TestClosePendingBound: of more closes than may be pending the oldest are left to the system.
-// Their peers can still read everything.
+// TestClosePendingBound: if there are more closes than may be pending, the oldest are left to
+// the system. Their peers can still read everything.
 func TestClosePendingBound(t *testing.T) {
 	long(t, "closes thousands of connections")
 	const more = 50

@@ -31,7 +31,7 @@ type Conn struct {
 	raddr atomic.Pointer[ma.Multiaddr]
 }
 
-// The flags of Conn.state. One word for all keeps a Conn at 48 bytes
+// The flags of Conn.state. Keeping them in one field keeps a Conn at 48 bytes
 // (TestHeapPerLiveConnection).
 const (
 	lingersZero uint32 = 1 << iota // SO_LINGER 0 is set: Close frees the 4-tuple
@@ -45,7 +45,7 @@ func (c *Conn) set(flag uint32) bool { return c.state.Or(flag)&flag == 0 }
 // is reports whether a flag is set.
 func (c *Conn) is(flag uint32) bool { return c.state.Load()&flag != 0 }
 
-// What go-libp2p's TCP transport and its tcpreuse assert on connections.
+// The methods that go-libp2p's TCP transport and its tcpreuse expect of connections.
 var _ interface {
 	manet.Conn
 	io.ReaderFrom
@@ -97,7 +97,7 @@ func (c *Conn) LocalMultiaddr() ma.Multiaddr { return multiaddr(&c.laddr, c.Loca
 // listener shows as /ip4.
 func (c *Conn) RemoteMultiaddr() ma.Multiaddr { return multiaddr(&c.raddr, c.RemoteAddr) }
 
-// multiaddr returns what is kept, or makes it from addr and keeps it.
+// multiaddr returns the multiaddr in kept. If there is none it makes it from addr first.
 func multiaddr(kept *atomic.Pointer[ma.Multiaddr], addr func() net.Addr) ma.Multiaddr {
 	if m := kept.Load(); m != nil {
 		return *m

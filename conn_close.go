@@ -41,7 +41,7 @@ func (c *Conn) Close() error {
 		return c.reset()
 	}
 	if c.is(lingersZero) {
-		_ = c.TCPConn.SetLinger(-1) // if it fails, the connection is gone, or Close sees to it later
+		_ = c.TCPConn.SetLinger(-1) // fails only if the socket is gone: see below
 	}
 	if c.is(isFiled) {
 		return c.TCPConn.Close()
@@ -64,11 +64,11 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// keep discards what nobody has read, for which close(2) would reset, and makes a second
-// descriptor of the connection. It returns nil where the system's close can do all that is
-// left to do, or where there is no descriptor to be had.
+// keep discards what nobody has read, because close(2) would reset for it, and duplicates the
+// descriptor for the Flusher. It returns nil if the system's close can do the rest, or if no
+// descriptor is to be had.
 func (c *Conn) keep(fd uintptr) *flush.Closing {
-	leave := c.isServed() && hasArrived(fd) // asked first: a peer that speaks only now is kept
+	leave := c.isServed() && hasArrived(fd) // asked first: a peer may speak only now
 	if unread, err := sockopt.HasUnread(fd); unread || err != nil {
 		c.flusher.DiscardAll(fd)
 	}
@@ -88,15 +88,16 @@ func (c *Conn) keep(fd uintptr) *flush.Closing {
 	}
 }
 
-// isServed reports whether the connection is that of a local client. Its 4-tuple is rarely
-// dialed, and a server under load closes thousands a second: the 8 us that a second
-// descriptor costs are a fifth of what such a server does for a request.
+// isServed reports whether this is a server's connection to a client on loopback. Such a
+// 4-tuple is rarely dialed, and a server under load closes thousands a second: the 8 us that
+// a second descriptor costs are a fifth of what such a server spends on a request.
 func (c *Conn) isServed() bool { return c.direction == Accepted && !c.punched && c.isLoopback() }
 
-// hasArrived reports whether the peer has spoken, and everything that was written for it is
-// with its TCP: on loopback what was sent has arrived, acknowledged or not. A peer that has
-// not spoken may do so now, and would be reset for it. Without timestamps neither FIN_WAIT nor
-// TIME_WAIT lets a dial have the 4-tuple, and only a descriptor frees it.
+// hasArrived reports whether the system's close can finish a connection on loopback: all that
+// was written has been sent, which on loopback means that it has arrived; the peer has spoken;
+// and TCP timestamps are on. A peer that has not spoken yet may do so now, and would be reset
+// for it. Without timestamps a dial cannot have a 4-tuple in FIN_WAIT or TIME_WAIT; only the
+// Flusher, with a descriptor, can free it.
 func hasArrived(fd uintptr) bool {
 	sent, err := sockopt.FINSent(fd)
 	if err != nil || !sent {
@@ -173,7 +174,7 @@ func (c *Conn) reset() error {
 	return c.TCPConn.Close()
 }
 
-// closedError is what net.TCPConn returns after Close.
+// closedError returns the error that net.TCPConn's methods return after Close.
 func (c *Conn) closedError(op string) error {
 	return opError(op, "tcp", netaddr.From(c.LocalAddr()), netaddr.From(c.RemoteAddr()), net.ErrClosed)
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// TestFinCounts: SIOCOUTQ counts a FIN as one byte until it is acknowledged.
-func TestFinCounts(t *testing.T) {
+// TestFINCounts: SIOCOUTQ counts a FIN as one byte until it is acknowledged.
+func TestFINCounts(t *testing.T) {
 	l, port := stuckPeer(t)
 	c := dialPlain(t, netip.AddrPortFrom(localhost, port).String())
 	end, err := l.Accept()
@@ -35,8 +35,8 @@ func TestFinCounts(t *testing.T) {
 	}
 }
 
-// TestCloseDiscardBound: of a peer that sends without end 256 MiB are discarded, and then the
-// close ends.
+// TestCloseDiscardBound: a peer sends without end. 256 MiB are discarded, and
+// then the close ends.
 func TestCloseDiscardBound(t *testing.T) {
 	long(t, "sends 256 MiB")
 	p := newClosePair(t, 2*time.Second)

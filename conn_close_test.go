@@ -61,8 +61,8 @@ func TestCloseIsTCPConns(t *testing.T) {
 	}
 }
 
-// TestCloseTwiceAtOnce: of many calls of Close at the same time one succeeds, and nothing is
-// lost.
+// TestCloseTwiceAtOnce: many goroutines call Close at the same time. One call succeeds, and
+// nothing is lost.
 func TestCloseTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	p := newClosePair(t, 0)
@@ -198,8 +198,8 @@ func speakFirst(address string) error {
 	return err
 }
 
-// TestCloseUnheard: after closing what was accepted from a peer that has said nothing, its
-// 4-tuple is free to be dialed at once.
+// TestCloseUnheard: a connection is accepted from a peer that says nothing, and closed. Its
+// 4-tuple can be dialed at once.
 func TestCloseUnheard(t *testing.T) {
 	linuxOnly(t)
 	for _, closes := range []bool{false, true} {

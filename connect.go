@@ -16,9 +16,8 @@ import (
 // This file has what a dial asks of the system: a connection from a listening port or from
 // an ephemeral one, and the source address.
 
-// connect dials from laddr, whose port we listen on. It sends one SYN, and none if ctx has
-// ended already, which DialTCP does not look at before it sends
-// (TestEndedContextSendsNothing).
+// connect dials from laddr, whose port we listen on. It sends one SYN, or none if ctx has
+// already ended: DialTCP does not check that before it sends (TestEndedContextSendsNothing).
 func (t *Transport) connect(ctx context.Context, laddr, raddr netip.AddrPort) (*net.TCPConn, error) {
 	if ctx.Err() != nil {
 		return nil, contextError(ctx, laddr, raddr)
@@ -61,10 +60,10 @@ func (t *Transport) connectNew(ctx context.Context, raddr netip.AddrPort) (*net.
 // A nil one does nothing.
 type controlFunc func(network, address string, c syscall.RawConn) error
 
-// control is the user's control function.
+// control returns the user's control function.
 func (t *Transport) control() controlFunc { return t.Control }
 
-// then returns a control function that calls f and, if it is content, g.
+// then returns a control function that calls f and, if f succeeds, g.
 func (f controlFunc) then(g controlFunc) controlFunc {
 	if f == nil {
 		return g
@@ -77,7 +76,7 @@ func (f controlFunc) then(g controlFunc) controlFunc {
 	}
 }
 
-// setReuseToDial is sockopt's with an error that localFault knows.
+// setReuseToDial is sockopt.SetReuseToDial, with an error that localFault recognizes.
 func setReuseToDial(network, address string, c syscall.RawConn) error {
 	if err := sockopt.SetReuseToDial(network, address, c); err != nil {
 		return fmt.Errorf("%w: %w", errNoReuseOption, err)
@@ -85,9 +84,10 @@ func setReuseToDial(network, address string, c syscall.RawConn) error {
 	return nil
 }
 
-// setKeepAlive sets on a dialed connection what package net sets, where package net was told
-// not to, in one visit to the descriptor instead of four (TestKeepAliveIsNets). As in package
-// net no error comes back: a connection works without.
+// setKeepAlive gives a dialed connection the keep-alive that package net would give it
+// (TestKeepAliveIsNets). It does so in one visit to the descriptor, where package net needs
+// four; so package net is told not to. Like package net it drops the error, because a
+// connection works without keep-alive.
 func setKeepAlive(c *net.TCPConn) {
 	if sockopt.NetKeepAlive >= 0 {
 		return
@@ -101,13 +101,13 @@ func keepAlive(fd uintptr) { _ = sockopt.SetKeepAlive(fd) }
 
 // isSelfConnected reports whether c is connected to its own socket, which TCP allows
 // (simultaneous open with oneself, RFC 9293 section 3.5). net.Dialer guards against it only
-// where it chose the port.
+// where the kernel chose the port.
 func isSelfConnected(c *net.TCPConn) bool {
 	return netaddr.From(c.LocalAddr()) == netaddr.From(c.RemoteAddr())
 }
 
-// withSource returns laddr with the source address that the kernel would choose towards
-// raddr, or with the unspecified address where the kernel knows none.
+// withSource returns laddr, its wildcard replaced by the source address that the kernel would
+// choose towards raddr. The wildcard stays where the kernel knows no source.
 func (t *Transport) withSource(ctx context.Context, laddr, raddr netip.AddrPort) (netip.AddrPort, error) {
 	if !laddr.Addr().IsUnspecified() {
 		return laddr, nil

@@ -35,8 +35,8 @@ type cost struct{ allocs, bytes float64 }
 // operations is how many of them a figure rests on.
 const operations = 500
 
-// costOf measures op, which does that many operations, after prepare. Of several tries the least
-// counts, since whatever else runs in the process can only add.
+// costOf calls prepare and measures op, which does operations operations. The least of several
+// tries counts, since whatever else runs in the process can only add to it.
 func costOf(prepare, op func()) cost {
 	least := cost{1e9, 1e9}
 	for range 5 {

@@ -59,7 +59,7 @@ func (t *Transport) DialNetContext(ctx context.Context, network, address string)
 	return c, nil
 }
 
-// failed counts a dial that ends with err.
+// failed counts a dial that failed, and returns its error.
 func (t *Transport) failed(err error) error {
 	t.counters.failed.Add(1)
 	return err
@@ -103,20 +103,20 @@ func (t *Transport) dialShare(ctx context.Context, raddr netip.AddrPort, use Por
 	return t.dial(ctx, raddr, use)
 }
 
-// dial connects to one address. It tries the local addresses that fit, best first, as long
-// as only the local address is to blame, then an ephemeral port if the policy allows, and
-// wraps the connection once.
+// dial connects to one address. It tries the local addresses that fit, best first. After a
+// fault of the local address it goes on to the next one, and in the end to an ephemeral port
+// if the policy allows it. Any other error ends the dial.
 //
-// A stranger on another address of the host makes a bind of the wildcard conflict, while the
-// exact address binds (TestStrangerOnSamePort in lab). Then the local addresses are chosen
-// once more, by the exact source.
+// If a stranger holds the port on another address of the host, binding the wildcard
+// conflicts, while binding the exact address works (TestStrangerOnSamePort in lab). After
+// such a conflict dial asks for the source and chooses the local addresses once more.
 func (t *Transport) dial(ctx context.Context, raddr netip.AddrPort, use PortUse) (*Conn, error) {
 	now := t.registry.load()
 	if now.shut {
 		return nil, errShutdown
 	}
 	a := attempt{t: t, raddr: dialable(raddr), listeners: now.addrs, use: use}
-	var room [4]netip.AddrPort // more listeners than that cost an allocation
+	var room [4]netip.AddrPort // on the stack; more candidates cost an allocation
 	exact := use == RequireReuse
 	for again := use != NewPort; again; exact = true {
 		laddrs, err := a.localAddrs(ctx, room[:0], exact)
@@ -140,12 +140,12 @@ func (t *Transport) dial(ctx context.Context, raddr netip.AddrPort, use PortUse)
 	return a.fromNewPort(ctx)
 }
 
-// connectFrom dials from laddr, with a hedge behind it if laddr's path may drop the port, and
+// connectFrom dials from laddr, by the health of its path where a hedge is allowed. It dials
 // again while a close of ours holds the 4-tuple.
 func (a *attempt) connectFrom(ctx context.Context, laddr netip.AddrPort) (tcp *net.TCPConn, err error) {
 	for try := 0; ; try++ {
 		if a.mayHedge() {
-			tcp, err = a.hedged(ctx, laddr)
+			tcp, err = a.connectByHealth(ctx, laddr)
 		} else {
 			tcp, err = a.t.connect(ctx, laddr, a.raddr)
 		}

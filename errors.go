@@ -36,7 +36,7 @@ var (
 var ErrPunchLimit = errors.New("reuseport: limit of punches reached")
 
 var (
-	// errShutdown is what Listen and Dial return after Shutdown.
+	// errShutdown is what Listen, Dial and Punch return after Shutdown.
 	errShutdown = fmt.Errorf("reuseport: transport is shut down: %w", net.ErrClosed)
 
 	// errNoReuseOption marks that the system refused the socket options for reuse.
@@ -45,9 +45,9 @@ var (
 	// errSelfConnection is the fault of a dial that reached its own socket.
 	errSelfConnection = errors.New("reuseport: connected to itself")
 
-	// errPathBlocked is the fault of a local address that was not tried, because
-	// earlier dials from it were not answered.
-	errPathBlocked = errors.New("reuseport: what left this port was not answered lately")
+	// errPathSilent is the fault of a local address that was not tried, because
+	// earlier dials from it were not answered. Its Cause is PathSilent.
+	errPathSilent = errors.New("reuseport: what left this port was not answered lately")
 
 	// errNotHedged ends a hedge that need not start.
 	errNotHedged = errors.New("reuseport: no hedge")
@@ -70,9 +70,9 @@ func contextError(ctx context.Context, laddr, raddr netip.AddrPort) error {
 	return opError("dial", netaddr.Network(raddr.Addr()), laddr, raddr, ctx.Err())
 }
 
-// outOfTime is the end of a dial by the deadline of its context. Package net has a
-// timer of its own, which is usually first, and its error matches
-// os.ErrDeadlineExceeded alone (TestDialDeadline).
+// outOfTime is the error of a dial that the deadline of its context ended. Package
+// net has a timer of its own for that deadline, which usually fires first, and its
+// error matches os.ErrDeadlineExceeded alone (TestDialDeadline).
 type outOfTime struct{ error }
 
 func (outOfTime) Timeout() bool { return true }

@@ -18,7 +18,7 @@ type dialFunc func(ctx context.Context) (*net.TCPConn, error)
 
 // dialByHealth dials raddr from the listening port of laddr as the health of the path
 // advises: from that port alone, with a hedge from an ephemeral port behind it, or not at
-// all (errPathBlocked). It reports whether the hedge won.
+// all (errPathSilent). It reports whether the hedge won.
 func (t *Transport) dialByHealth(ctx context.Context, laddr, raddr netip.AddrPort, fromListener, fromNewPort dialFunc) (tcp *net.TCPConn, hedgeWon bool, err error) {
 	plan, err := t.planDial(ctx, laddr, raddr)
 	if err != nil {
@@ -26,7 +26,7 @@ func (t *Transport) dialByHealth(ctx context.Context, laddr, raddr netip.AddrPor
 	}
 	switch plan.Way {
 	case pathhealth.FromNewPort:
-		return nil, false, opError("dial", netaddr.Network(raddr.Addr()), laddr, raddr, errPathBlocked)
+		return nil, false, opError("dial", netaddr.Network(raddr.Addr()), laddr, raddr, errPathSilent)
 	case pathhealth.FromListener:
 		tcp, err = fromListener(ctx)
 		return tcp, false, err
@@ -43,8 +43,8 @@ func (t *Transport) dialByHealth(ctx context.Context, laddr, raddr netip.AddrPor
 	return tcp, hedgeWon, err
 }
 
-// planDial asks the health of the path how the dial leaves. It looks the source address up
-// only if a path of this port has shown a fault.
+// planDial asks pathhealth which way the dial leaves. It looks up the source address only if
+// a path from this port has shown a fault.
 func (t *Transport) planDial(ctx context.Context, laddr, raddr netip.AddrPort) (pathhealth.Plan, error) {
 	if !t.health.NeedsSource(laddr) {
 		return pathhealth.Plan{Way: pathhealth.Hedged, HeadStart: t.hedgeDelay()}, nil
@@ -57,8 +57,8 @@ func (t *Transport) planDial(ctx context.Context, laddr, raddr netip.AddrPort) (
 }
 
 // awaitHedge waits until a hedge may start, and counts it. While the budget is spent it asks
-// again, twice in a HedgeDelay. It returns errNotHedged if the path was proven meanwhile or
-// ctx has ended, whose error the first dial brings.
+// again every half HedgeDelay. It returns errNotHedged if the path was proven meanwhile or
+// ctx has ended; the first dial has the error of ctx.
 func (t *Transport) awaitHedge(ctx context.Context, laddr, raddr netip.AddrPort) error {
 	source, err := t.withSource(ctx, laddr, raddr)
 	if err != nil {
@@ -80,8 +80,8 @@ func (t *Transport) awaitHedge(ctx context.Context, laddr, raddr netip.AddrPort)
 	}
 }
 
-// recordHedgeWin records that tcp, from an ephemeral port, was answered and the SYN from
-// laddr's port was not.
+// recordHedgeWin records that the hedge was answered and the SYN from laddr's port was not.
+// tcp is the hedge's connection.
 func (t *Transport) recordHedgeWin(tcp *net.TCPConn, laddr, raddr netip.AddrPort) {
 	t.counters.hedgeWins.Add(1)
 	source := netip.AddrPortFrom(netaddr.From(tcp.LocalAddr()).Addr(), laddr.Port())
@@ -97,10 +97,9 @@ func (t *Transport) recordHandshake(local, remote netip.AddrPort) {
 	}
 }
 
-// hedged makes two dials of one: second starts when first has been unanswered for
-// headStart. The first of the two to connect is the result, and the other one is closed. If
-// both are connected, first is preferred. A second that returns errNotHedged has no part in
-// the result.
+// hedged dials by first and, if that is unanswered for headStart, by second too. Whichever
+// connects first is the result, and the other one is closed. If both have connected, the
+// result is that of first. A second that returns errNotHedged is ignored.
 func hedged(ctx context.Context, headStart time.Duration, first, second dialFunc) (tcp *net.TCPConn, bySecond bool, err error) {
 	firstCtx, stopFirst := context.WithCancel(ctx)
 	defer stopFirst()
@@ -111,7 +110,7 @@ func hedged(ctx context.Context, headStart time.Duration, first, second dialFunc
 	return h.settle(tcp, err)
 }
 
-// A hedge is the second dial while both run.
+// A hedge is a second dial that runs beside the first.
 type hedge struct {
 	ctx       context.Context // of the whole dial
 	second    dialFunc
@@ -119,12 +118,12 @@ type hedge struct {
 
 	mu   sync.Mutex
 	stop context.CancelFunc // ends second; nil before it starts
-	over bool               // the dial has its result; what second brings is closed
+	over bool               // the dial has its result; a connection of second is closed
 	tcp  *net.TCPConn
 	err  error
 }
 
-// run is the second dial, on a goroutine of its own.
+// run makes the second dial, on a goroutine of its own.
 func (h *hedge) run() {
 	ctx, stop := context.WithCancel(h.ctx)
 	defer stop()
@@ -133,8 +132,8 @@ func (h *hedge) run() {
 	}
 }
 
-// begin tells settle how to end the second dial. It reports false if the dial has its
-// result.
+// begin lets settle end the second dial. It reports whether that dial may start, which is not
+// so once the first has brought the result.
 func (h *hedge) begin(stop context.CancelFunc) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -142,8 +141,8 @@ func (h *hedge) begin(stop context.CancelFunc) bool {
 	return !h.over
 }
 
-// done hands in what the second dial brought. A connection ends the first dial, and so does
-// a refusal: it is the peer's answer. Any other error leaves the first dial to go on.
+// done takes the result of the second dial. A connection ends the first dial. So does a
+// refusal, because it is the peer's answer. After any other error the first dial goes on.
 func (h *hedge) done(tcp *net.TCPConn, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -256,7 +256,7 @@ func TestDialByHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newHedgeStory(t, conn)
 		s.want(hostIn(1), time.Second, true, nil)
-		s.want(hostIn(1), 0, false, errPathBlocked)
+		s.want(hostIn(1), 0, false, errPathSilent)
 		for n, took := range []time.Duration{time.Second / 2, time.Second / 4, time.Second / 8, time.Second / 8} {
 			s.want(hostIn(2+n), took, true, nil)
 		}
@@ -266,7 +266,7 @@ func TestDialByHealth(t *testing.T) {
 		}
 		s.wantState(PathBlocked)
 		s.wantLog("path blocked", 1)
-		s.want(hostIn(25), 0, false, errPathBlocked)
+		s.want(hostIn(25), 0, false, errPathSilent)
 		time.Sleep(30 * time.Second)
 		s.answered = true
 		s.want(hostIn(25), 0, false, nil)

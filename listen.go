@@ -67,7 +67,8 @@ func lacksIPv6(err error) bool {
 	return errno.IsAddrNotAvail(err) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
 
-// first returns the address to listen on for a name: IPv4 if it has one.
+// first returns the address to listen on for a name: its first IPv4 address, or else its
+// first.
 func (to target) first(ctx context.Context) (netip.AddrPort, error) {
 	addrs, err := to.resolve(ctx)
 	if err != nil {
@@ -81,7 +82,7 @@ func (to target) first(ctx context.Context) (netip.AddrPort, error) {
 	return addrs[0], nil
 }
 
-// open makes a handle of the socket on laddr, a new one or one of ours.
+// open makes a handle of the socket on laddr: of ours, if there is one, or of a new one.
 func (t *Transport) open(laddr listenAddr) (manet.Listener, error) {
 	r := &t.registry
 	r.mu.Lock()
@@ -109,8 +110,8 @@ func (t *Transport) open(laddr listenAddr) (manet.Listener, error) {
 	return t.register(tcp, laddr)
 }
 
-// bind makes a listening socket: exclusively, or shared where the user or our own
-// overlapping listener asks for it.
+// bind makes a listening socket. It is exclusive, unless the user asks for Shared or our own
+// listener on an overlapping address makes port sharing necessary.
 func (t *Transport) bind(laddr listenAddr, now *snapshot) (*net.TCPListener, error) {
 	if t.Shared {
 		return listen(laddr, t.control().then(sockopt.SetReuse))
@@ -120,7 +121,7 @@ func (t *Transport) bind(laddr listenAddr, now *snapshot) (*net.TCPListener, err
 		return tcp, err
 	}
 	// A wildcard beside one of our specific addresses, or the reverse: the kernel
-	// lets it in only with the options of port sharing (TestWildcardBesideSpecific).
+	// allows that only with the options of port sharing (TestWildcardBesideSpecific).
 	tcp, err = listen(laddr, t.control().then(sockopt.SetReuse))
 	if err != nil {
 		return nil, err
@@ -129,7 +130,8 @@ func (t *Transport) bind(laddr listenAddr, now *snapshot) (*net.TCPListener, err
 	return tcp, nil
 }
 
-// exclusive is for sockets that listen exclusively. They work without the guard.
+// exclusive prepares a socket that is to listen exclusively. Without the guard the listener
+// works too, so a missing guard is only logged.
 func (t *Transport) exclusive(_, address string, c syscall.RawConn) error {
 	if err := withFD(c, sockopt.SetExclusive); err != nil {
 		return err
@@ -138,7 +140,8 @@ func (t *Transport) exclusive(_, address string, c syscall.RawConn) error {
 	return nil
 }
 
-// warnUnguarded tells operators of a guard that is missing, if err says so.
+// warnUnguarded logs that a listener has no guard, if err is why. It is silent where the
+// system has no such guard.
 func (t *Transport) warnUnguarded(laddr string, err error) {
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		t.log().Warn("listener has no guard against later joiners", "laddr", laddr, "err", err)
@@ -164,10 +167,10 @@ func guardListening(tcp *net.TCPListener) error {
 	return withFD(raw, sockopt.GiveToFirst)
 }
 
-// listenTries is how often a listen is tried that lost a race nobody may have won.
+// listenTries is how often listen tries while it loses races. Nobody may have won them.
 const listenTries = 5
 
-// listen is listenOnce, again after up to a few milliseconds where it lost a race.
+// listen is listenOnce, repeated after at most a few milliseconds if it lost a race.
 func listen(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
 	for try := 1; ; try++ {
 		l, err := listenOnce(laddr, control)
@@ -180,9 +183,8 @@ func listen(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
 
 // lostRace reports whether bind succeeded and listen did not: another socket began to
 // listen between the two. Linux marks both as listening before it checks either, so both
-// may fail: 8 times in 100,000 races, and not once with these tries
-// (TestTwoStartersOneWins has 1,000 of them). If the other one has won, the next bind
-// fails.
+// may fail. That happened in 8 of 100,000 races, and in none with listenTries
+// (TestTwoStartersOneWins runs 1,000). If the other socket has won, the next bind fails.
 func lostRace(err error) bool {
 	call, ok := errors.AsType[*os.SyscallError](err)
 	return ok && call.Syscall == "listen" && errno.IsAddrInUse(call.Err)
@@ -191,7 +193,7 @@ func lostRace(err error) bool {
 // listenOnce is net.Listen with our options. A Multipath TCP socket, Go's default,
 // does not pass later socket options on to the TCP sockets beneath it.
 func listenOnce(laddr listenAddr, control controlFunc) (*net.TCPListener, error) {
-	lc := net.ListenConfig{Control: control.then(inheritEarly), KeepAlive: sockopt.NetKeepAlive}
+	lc := net.ListenConfig{Control: control.then(presetKeepAlive), KeepAlive: sockopt.NetKeepAlive}
 	lc.SetMultipathTCP(false)
 	nw, address := netaddr.Network(laddr.Addr()), laddr.String()
 	if laddr.dual {
@@ -205,18 +207,18 @@ func listenOnce(laddr listenAddr, control controlFunc) (*net.TCPListener, error)
 	return l.(*net.TCPListener), nil
 }
 
-// inheritEarly sets keep-alive on a socket before it listens, which passes it on to all that
-// it accepts, from the first moment on. That saves three system calls for each
-// (TestKeepAliveIsNets). SO_LINGER 0 would be passed on too, and go with the socket to
-// programs that do not know of it; so Accept sets that.
-func inheritEarly(_, _ string, c syscall.RawConn) error {
+// presetKeepAlive sets keep-alive on a socket before it listens, so that all connections
+// inherit it, the first ones too. That saves four system calls for each
+// (TestKeepAliveIsNets). SO_LINGER 0 would be inherited as well, but it would stay on a
+// socket that is handed to a program which does not expect it. So Accept sets it.
+func presetKeepAlive(_, _ string, c syscall.RawConn) error {
 	if sockopt.NetKeepAlive >= 0 {
 		return nil // package net sets it on each connection
 	}
 	return c.Control(keepAlive)
 }
 
-// register prepares a new socket for reuse and enters it. The caller holds mu.
+// register prepares a new socket for reuse and enters it. The caller holds registry.mu.
 func (t *Transport) register(tcp *net.TCPListener, asked listenAddr) (manet.Listener, error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
@@ -249,9 +251,9 @@ func isDual(raw syscall.RawConn) (dual bool) {
 }
 
 // makeReusable lets our dials bind the port of an exclusive listener. It sets SO_REUSEPORT
-// only now that the socket listens: nobody got in while it was bound, since listen would
-// have failed (TestTwoStartersOneWins pins the order). Where the system refuses, the
-// listener works without reuse.
+// after listen and not before: had anybody else got in by then, listen would have failed
+// (TestTwoStartersOneWins pins the order). Where the system refuses, the listener
+// works without reuse.
 func (t *Transport) makeReusable(laddr listenAddr, raw syscall.RawConn) bool {
 	err := withFD(raw, func(fd uintptr) error { return sockopt.SetReusePort(fd, true) })
 	if err != nil {
@@ -260,19 +262,16 @@ func (t *Transport) makeReusable(laddr listenAddr, raw syscall.RawConn) bool {
 	return err == nil
 }
 
-// flatten makes bind on our port cost the same however many connections live on it. A port
-// whose first owner bound without SO_REUSEPORT remembers one address that is known to be
-// free of conflicts and walks all owners for any other; two sources in turn would each walk
-// thousands (TestBindStaysFlat). An address that covers all others is remembered for all, so
-// a throwaway socket binds it and goes. That fails with EADDRINUSE if a stranger holds the
-// port on some other address.
+// flatten makes bind on our port cost the same however many connections live on it
+// (TestBindStaysFlat). sockopt.BindOnce says how. It fails if a stranger holds the port on
+// some other address; dials work all the same.
 func (t *Transport) flatten(laddr listenAddr) {
 	if err := sockopt.BindOnce(laddr.Port()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		t.log().Debug("bind may get slower with live connections", "laddr", laddr.String(), "err", err)
 	}
 }
 
-// duplicate makes a further handle of a socket of ours. The caller holds mu.
+// duplicate makes another handle of a socket of ours. The caller holds registry.mu.
 func (t *Transport) duplicate(sock *socket) (manet.Listener, error) {
 	f, err := sock.handles[0].file()
 	if err != nil {
@@ -285,7 +284,7 @@ func (t *Transport) duplicate(sock *socket) (manet.Listener, error) {
 	return t.enter(l.(*net.TCPListener), sock), nil
 }
 
-// enter makes a listener of a handle and enters it. The caller holds mu.
+// enter makes a listener of a descriptor and enters its handle. The caller holds registry.mu.
 func (t *Transport) enter(tcp *net.TCPListener, sock *socket) *listener {
 	l := newListener(t, tcp, sock)
 	t.registry.add(&l.handle)

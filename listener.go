@@ -37,11 +37,11 @@ func newListener(t *Transport, tcp *net.TCPListener, sock *socket) *listener {
 }
 
 // Accept waits for the next connection, a *Conn, which it gives to the caller.
-// Errors that are not the listener's end do not reach the caller: a connection
-// that was aborted in the queue is skipped, and while descriptors or buffers are
-// out Accept tries again after 5 ms, doubling to 1 s. It returns net.ErrClosed
-// after Close, and the system's error if the socket itself has died (EBADF,
-// EINVAL); dials have then stopped using its port.
+// Errors that do not end the listener do not reach the caller: Accept skips a
+// connection that was aborted in the queue. Without descriptors or buffers it
+// tries again after 5 ms, doubling to 1 s. It returns net.ErrClosed after Close,
+// and the system's error if the socket itself has died (EBADF, EINVAL); dials
+// have then stopped using its port.
 func (l *listener) Accept() (manet.Conn, error) {
 	for {
 		c, err := l.next()
@@ -81,8 +81,8 @@ func (t *Transport) accepted(tcp *net.TCPConn) *Conn {
 	return c
 }
 
-// drain looks into the accept queues of a port, unless Accept is being called there. It
-// gives the punches what is theirs and keeps the rest for Accept.
+// drain takes connections out of the kernel's accept queues of a port, except where somebody
+// is in Accept. It gives the punches what is theirs and keeps the rest for Accept.
 func (t *Transport) drain(port uint16) {
 	for _, h := range t.registry.onPort(port) {
 		h.socket.queue.fill(t.punches.take, func() (*Conn, error) { return t.acceptNow(h) })
@@ -93,21 +93,22 @@ func (t *Transport) drain(port uint16) {
 // would make AcceptTCP return before it looks.
 const drainTime = time.Millisecond
 
-// acceptNow accepts what is there already. Nobody else is in Accept on this handle: the caller holds the lock that lets them in.
+// acceptNow accepts a connection that is already there. It may set a deadline because nobody
+// is in Accept: the caller holds acceptQueue.mu.
 func (t *Transport) acceptNow(h *handle) (*Conn, error) {
 	if err := h.tcp.SetDeadline(time.Now().Add(drainTime)); err != nil {
 		return nil, err
 	}
 	tcp, err := h.tcp.AcceptTCP()
-	_ = h.tcp.SetDeadline(time.Time{}) // fails if the handle was closed meanwhile; tcp is still the socket's
+	_ = h.tcp.SetDeadline(time.Time{}) // fails if h was closed meanwhile; tcp lives on
 	if err != nil {
 		return nil, err
 	}
 	return t.accepted(tcp), nil
 }
 
-// swallowed counts an error that Accept goes on after, and logs the first of a
-// burst that makes it wait.
+// swallowed counts an error that does not end Accept. Of errors that make Accept
+// wait it logs the first in a burst.
 func (l *listener) swallowed(e accept.Event) {
 	if e.Kind == accept.Harmless {
 		l.t.counters.acceptSkipped.Add(1)
@@ -119,11 +120,11 @@ func (l *listener) swallowed(e accept.Event) {
 	}
 }
 
-// acceptError returns the error of an Accept that cannot go on. It takes a dead socket out
-// of the registry: one handle whose descriptor is gone, or all where shutdown(2) has ended
-// the socket itself (EINVAL).
+// acceptError returns the error of an Accept that cannot go on. It takes what is dead out of
+// the registry: this handle if its descriptor is gone, or all handles of the socket if
+// shutdown(2) has ended it (EINVAL).
 func (l *listener) acceptError(err error) error {
-	if err == net.ErrClosed { // woken from a wait; AcceptTCP itself returns *net.OpError
+	if err == net.ErrClosed { // not from AcceptTCP, which returns a *net.OpError
 		return opError("accept", "tcp", netip.AddrPort{}, netaddr.From(l.Addr()), err)
 	}
 	if accept.Classify(err) == accept.Dead && l.t.registry.remove(&l.handle, errors.Is(err, syscall.EINVAL)) {
@@ -132,8 +133,8 @@ func (l *listener) acceptError(err error) error {
 	return err
 }
 
-// Close closes this handle; Accept on it returns net.ErrClosed. Dials stop using
-// the port with the last handle, and the port is free. Connections stay open. A
+// Close closes this handle; Accept on it returns net.ErrClosed. With the last
+// handle the port is free, and dials stop using it. Connections stay open. A
 // second Close returns net.ErrClosed.
 func (l *listener) Close() error { return l.t.registry.close(&l.handle) }
 
@@ -157,7 +158,7 @@ func (l *listener) SyscallConn() (syscall.RawConn, error) { return l.tcp.Syscall
 func (l *listener) File() (*os.File, error) { return l.file() }
 
 // file returns a duplicate descriptor of the socket. It does not go through os.File.Fd,
-// which would make the shared socket block for a moment.
+// which would put the socket into blocking mode for a moment, for all its descriptors.
 func (h *handle) file() (*os.File, error) {
 	raw, err := h.tcp.SyscallConn()
 	if err != nil {

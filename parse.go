@@ -13,8 +13,8 @@ import (
 	"github.com/reusetransport/reuseport/internal/netaddr"
 )
 
-// target is what a multiaddr or a network and an address ask for: an address, or
-// a name with the network to look it up in.
+// target is what a multiaddr asks for, or a network and an address: an IP address
+// and port, or a name, a port and the network to look the name up in.
 type target struct {
 	addr netip.AddrPort // valid unless host is set
 	host string
@@ -22,7 +22,7 @@ type target struct {
 	port uint16
 }
 
-// parseMultiaddr reads /ip4, /ip6, /ip6zone, /dns, /dns4, /dns6 with /tcp,
+// parseMultiaddr reads /ip4, /ip6, /ip6zone, /dns, /dns4 or /dns6 followed by /tcp,
 // straight from the multiaddr's bytes.
 func parseMultiaddr(m ma.Multiaddr) (target, error) {
 	wrong := func() (target, error) {
@@ -53,7 +53,7 @@ func parseMultiaddr(m ma.Multiaddr) (target, error) {
 	return wrong()
 }
 
-// ipNetwork maps a TCP network to the one to look names up in.
+// ipNetwork returns the network to look names up in for a TCP network.
 func ipNetwork(network string) (string, error) {
 	switch network {
 	case "tcp":
@@ -89,7 +89,7 @@ func parseNetAddress(ctx context.Context, network, address string) (target, erro
 		return target{host: host, ip: ip, port: uint16(port)}, nil
 	}
 	addr = addr.Unmap()
-	if addr == netip.IPv6Unspecified() { // package net takes it for the local system, too, in every network
+	if addr == netip.IPv6Unspecified() { // to package net the local system, in every network
 		return target{addr: netip.AddrPortFrom(localSystem(ip), uint16(port))}, nil
 	}
 	if ip == "ip4" && !addr.Is4() || ip == "ip6" && addr.Is4() {
@@ -98,7 +98,7 @@ func parseNetAddress(ctx context.Context, network, address string) (target, erro
 	return target{addr: netip.AddrPortFrom(addr, uint16(port))}, nil
 }
 
-// localSystem is loopback, IPv6 only where that is asked for.
+// localSystem returns the loopback address: ::1 for "ip6", otherwise 127.0.0.1.
 func localSystem(ip string) netip.Addr {
 	if ip == "ip6" {
 		return netip.IPv6Loopback()
@@ -106,9 +106,9 @@ func localSystem(ip string) netip.Addr {
 	return netaddr.Loopback(netip.IPv4Unspecified())
 }
 
-// resolve returns the addresses that to stands for, in the resolver's order. It
-// asks nothing once ctx has ended; package net would ask and give up at once, or
-// answer from what it knows, whichever comes first.
+// resolve returns the addresses of a name, in the resolver's order. If ctx has ended
+// it does not ask at all. Package net would ask and give up at once, or answer from
+// what it knows, whichever came first.
 func (to target) resolve(ctx context.Context) ([]netip.AddrPort, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -124,11 +124,11 @@ func (to target) resolve(ctx context.Context) ([]netip.AddrPort, error) {
 	return addrs, nil
 }
 
-// dialable is raddr as a connection to it will show it. An unspecified address is
-// replaced by loopback, which is where every system connects it to; so it is a
-// loopback target for all that follows. A zone given as an interface's index is
-// replaced by its name; one that is not of a link has no meaning (RFC 4007, section 4)
-// and is dropped.
+// dialable returns raddr as a connection to it will show it. An unspecified address
+// becomes loopback, to which every system connects it; so it counts as a loopback
+// target from here on. A zone given as an interface's index becomes the interface's
+// name. Beyond link-local addresses a zone has no meaning (RFC 4007, section 4) and is
+// dropped.
 func dialable(raddr netip.AddrPort) netip.AddrPort {
 	addr := raddr.Addr()
 	switch {
@@ -142,8 +142,8 @@ func dialable(raddr netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(addr, raddr.Port())
 }
 
-// zoneName is the name of the interface whose index zone is. A name that looks like
-// an index stays, as in package net.
+// zoneName returns the name of the interface whose index zone is. It returns zone itself
+// if an interface has that name, as package net does, or if none has that index.
 func zoneName(zone string) string {
 	index, err := strconv.Atoi(zone)
 	if err != nil {

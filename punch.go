@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	// tupleGrace is how long a taken 4-tuple may turn out to be the peer's own
-	// connection on its way through the accept queue: a round trip, or a second
-	// more if the kernel has to repeat its SYN-ACK.
+	// tupleGrace is how long a punch waits while its 4-tuple is taken: the peer's own
+	// connection may hold it and still be on its way into the accept queue. That takes
+	// a round trip, and a second more if the kernel has to repeat its SYN-ACK.
 	tupleGrace = 2 * time.Second
 
-	// tuplePause is the time between two looks at a taken 4-tuple. They send
-	// nothing.
+	// tuplePause is the time between two tries while the 4-tuple is taken. Such a
+	// try sends nothing.
 	tuplePause = 10 * time.Millisecond
 )
 
@@ -104,7 +104,7 @@ type punch struct {
 	laddrs   []netip.AddrPort // the first is the one in use
 	expected *expectation     // in the table of all punches
 	pace     punchpace.Pace
-	inUse    time.Time // since when the 4-tuple is taken; zero if it is not
+	takenAt  time.Time // when the 4-tuple was first found taken; zero if it is not
 	last     error     // of the last dial
 }
 
@@ -135,7 +135,7 @@ func (t *Transport) newPunch(ctx context.Context, raddr netip.AddrPort) (*punch,
 // or the end of ctx.
 func (p *punch) run(ctx context.Context) (*Conn, error) {
 	for {
-		if err := p.mayDial(ctx); err != nil {
+		if err := p.awaitBudget(ctx); err != nil {
 			return nil, err
 		}
 		tcp, err := p.dial(ctx)
@@ -153,10 +153,10 @@ func (p *punch) run(ctx context.Context) (*Conn, error) {
 	}
 }
 
-// mayDial waits until the budget allows a SYN.
-func (p *punch) mayDial(ctx context.Context) error {
+// awaitBudget waits until the budget of all punches has a SYN left, and takes it.
+func (p *punch) awaitBudget(ctx context.Context) error {
 	for {
-		if err := p.listens(); err != nil {
+		if err := p.checkListening(); err != nil {
 			return err
 		}
 		if p.t.punches.allow(p.expected) {
@@ -169,8 +169,8 @@ func (p *punch) mayDial(ctx context.Context) error {
 	}
 }
 
-// listens returns an error if t does not listen any more on the port in use.
-func (p *punch) listens() error {
+// checkListening returns an error if t no longer listens on the port in use.
+func (p *punch) checkListening() error {
 	now, port := p.t.registry.load(), p.laddrs[0].Port()
 	switch {
 	case now.shut:
@@ -181,21 +181,22 @@ func (p *punch) listens() error {
 	return p.fail(errors.Join(ErrNoReuse, p.last))
 }
 
-// dial sends one SYN and waits for what it brings, at most until the kernel's
-// repeats would pass the limit. A local fault has sent nothing and is not counted.
+// dial sends one SYN and waits for the result, but no longer than until the kernel's
+// repeats would pass the limit. After a local fault nothing was sent, and nothing is
+// counted.
 func (p *punch) dial(ctx context.Context) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.pace.Patience())
 	defer cancel()
 	began := time.Now()
 	tcp, err := p.t.connect(ctx, p.laddrs[0], p.raddr)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		<-ctx.Done() // package net has a timer of its own, which may be first
+		<-ctx.Done() // package net's own timer may fire before ctx ends, which next asks
 	}
 	if localFault(err) != NoCause {
 		p.t.punches.settle(p.expected, 0)
 		return nil, err
 	}
-	p.inUse = time.Time{}
+	p.takenAt = time.Time{}
 	p.pace.Dialed(began)
 	syns := 1 + p.pace.Failed(time.Now())
 	p.t.punches.settle(p.expected, syns)
@@ -203,8 +204,8 @@ func (p *punch) dial(ctx context.Context) (*net.TCPConn, error) {
 	return tcp, err
 }
 
-// next decides after a failed dial how long to wait before the next one, or that
-// there is none.
+// next returns how long to wait after a failed dial before the next one, or an error
+// if there must be none.
 func (p *punch) next(ctx context.Context) (time.Duration, error) {
 	switch cause := localFault(p.last); {
 	case ctx.Err() != nil:
@@ -223,7 +224,7 @@ func (p *punch) next(ctx context.Context) (time.Duration, error) {
 	return wait, nil
 }
 
-// ctxError is the error of a punch whose ctx has ended. Shutdown ends it, too.
+// ctxError returns the error of a punch whose ctx has ended. Shutdown ends ctx too.
 func (p *punch) ctxError(ctx context.Context) error {
 	if p.t.registry.load().shut {
 		return p.fail(errShutdown)
@@ -231,8 +232,8 @@ func (p *punch) ctxError(ctx context.Context) error {
 	return p.fail(errors.Join(ctx.Err(), p.last))
 }
 
-// nextAddr goes on to another local address that fits, since the one in use
-// cannot be bound.
+// nextAddr goes on to the next local address, because the one in use cannot be
+// bound.
 func (p *punch) nextAddr() error {
 	if len(p.laddrs) == 1 {
 		return p.fail(errors.Join(ErrNoReuse, p.last))
@@ -241,21 +242,21 @@ func (p *punch) nextAddr() error {
 	return nil
 }
 
-// awaitPeer handles a taken 4-tuple: it may be the peer's connection, which then
-// waits in an accept queue, or will in a moment, or a pending close of ours.
+// awaitPeer handles a taken 4-tuple. The peer's connection may hold it, and is in an
+// accept queue or about to be; or a pending close of ours holds it.
 func (p *punch) awaitPeer(ctx context.Context) (time.Duration, error) {
 	now := time.Now()
-	if p.inUse.IsZero() {
-		p.inUse = now
+	if p.takenAt.IsZero() {
+		p.takenAt = now
 		if p.lacksSource(ctx, p.laddrs[0], p.last) {
 			return 0, p.fail(p.last)
 		}
 	}
-	if now.Sub(p.inUse) > tupleGrace {
+	if now.Sub(p.takenAt) > tupleGrace {
 		return 0, p.fail(errors.Join(ErrTupleInUse, p.last))
 	}
 	if local, may := p.closeMayHold(ctx, p.laddrs[0]); may {
-		p.t.flushes.TryRelease(local, p.raddr) // AwaitRelease would wait, as tuplePause does
+		p.t.flushes.TryRelease(local, p.raddr) // not AwaitRelease: tuplePause is the wait
 	}
 	p.t.drain(p.laddrs[0].Port())
 	return tuplePause, nil
@@ -276,8 +277,9 @@ func (p *punch) pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// end takes p out of the table and returns the result: the peer's connection if
-// it came to a listener, for nobody else will get it, or else what run returned.
+// end takes p out of the table and returns the result. If the peer's connection
+// arrived at a listener that is the result, since nobody else will get it. Otherwise
+// it is what run returned.
 func (p *punch) end(c *Conn, err error) (*Conn, error) {
 	p.t.punches.end(p.expected)
 	select {
@@ -285,7 +287,7 @@ func (p *punch) end(c *Conn, err error) (*Conn, error) {
 		if c == nil {
 			return peer, nil
 		}
-		_ = c.Abort() // the peer's came at the same time on another port of ours; c is open and nobody else's
+		_ = c.Abort() // both connected, on two ports of ours; one is enough
 		return peer, nil
 	default:
 		return c, err

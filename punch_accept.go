@@ -16,13 +16,13 @@ import (
 // This file has what a punch and an Accept share: the table of the peers that punches
 // expect, and the queue of connections that punches left for Accept.
 
-// maxPunches run at one time: more, all silent, would pass the budget of SYNs by the
-// kernel's repeats alone.
+// maxPunches is how many punches run at one time. If more of them went unanswered, the
+// kernel's repeats alone, one a second for each, would exceed the budget of SYNs.
 const maxPunches = 48
 
 // punchTable holds the punches under way and the budget that they share.
 type punchTable struct {
-	running atomic.Int32 // lets Accept pass by without the lock
+	running atomic.Int32 // while it is zero, Accept does not take the lock
 
 	mu     sync.Mutex
 	byPeer map[netip.AddrPort]*expectation // nil until the first punch
@@ -40,7 +40,8 @@ type expectation struct {
 	account punchpace.Account
 }
 
-// begin enters a punch. It returns ErrTupleInUse or ErrPunchLimit if there is no place.
+// begin enters a punch. It returns ErrTupleInUse if one towards raddr runs already, and
+// ErrPunchLimit if too many run.
 func (t *punchTable) begin(e *expectation) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -65,8 +66,8 @@ func (t *punchTable) end(e *expectation) {
 	t.running.Add(-1)
 }
 
-// allow takes the SYN of a punch's next dial from the budget, after what the dials in
-// flight owe. It reports false if the budget is spent.
+// allow takes the SYN of a punch's next dial from the budget. What the dials in flight owe
+// is taken first. It reports false, and takes nothing, if the budget is spent.
 func (t *punchTable) allow(e *expectation) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -94,7 +95,7 @@ func (t *punchTable) stopAll() {
 }
 
 // take gives an accepted connection to the punch that aims at its peer. It reports false
-// if there is none or it has one already.
+// if there is no such punch or the punch has a connection already.
 func (t *punchTable) take(c *Conn) bool {
 	if t.running.Load() == 0 {
 		return false
@@ -111,21 +112,20 @@ func (t *punchTable) take(c *Conn) bool {
 	return true
 }
 
-// maxWaiting bounds the connections that punches have taken from the accept queue of one
-// socket and that are not for them.
+// maxWaiting bounds the connections of others that punches keep for one socket.
 const maxWaiting = 128
 
-// acceptQueue is what punches took out of a socket's accept queue and is not for them. A
-// connection that nobody accepts stays in the kernel's queue, where a punch cannot see
-// whose it is.
+// acceptQueue holds connections that punches accepted from a socket and that belong to
+// others. A punch has to accept them: while a connection is in the kernel's queue, nobody
+// can see whose it is.
 type acceptQueue struct {
 	mu        sync.Mutex
-	accepting int // callers in Accept, on any handle: they find a punch's connection
+	accepting int // callers in Accept, on any handle; they hand a punch its connection
 	waiting   []*Conn
 }
 
-// enter begins an Accept: it returns a connection that waits, or counts the caller in, who
-// then has to call leave.
+// enter begins an Accept. It returns a connection that waits. If there is none it counts the
+// caller as accepting, until the caller calls leave.
 func (q *acceptQueue) enter() *Conn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -144,8 +144,8 @@ func (q *acceptQueue) leave() {
 	q.accepting--
 }
 
-// fill moves what acceptNow returns into the queue, but for what take takes. It does
-// nothing while somebody calls Accept. take also sees what an earlier punch left.
+// fill offers take what earlier punches left in the queue. Then, unless somebody is in
+// Accept, it accepts what is there, and puts what take does not take into the queue.
 func (q *acceptQueue) fill(take func(*Conn) bool, acceptNow func() (*Conn, error)) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

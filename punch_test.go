@@ -50,7 +50,7 @@ func TestPunchBothSides(t *testing.T) {
 	}
 }
 
-// punchBoth punches from both sides and holds their first SYNs up until both are ready.
+// punchBoth punches from both sides and delays their first SYNs until both are ready.
 func punchBoth(t *testing.T, a, b *puncher) (ca, cb *reuseport.Conn) {
 	t.Helper()
 	var start, wg sync.WaitGroup
@@ -98,7 +98,8 @@ func TestPunchTupleInUse(t *testing.T) {
 	abort(t, c, peer)
 }
 
-// TestPunchDeadline: a SYN that nothing answers stays in flight until the deadline, and is one.
+// TestPunchDeadline: a SYN that nothing answers stays in flight until the deadline, and the
+// punch sends no other.
 func TestPunchDeadline(t *testing.T) {
 	t.Parallel()
 	a := newPuncher(t)

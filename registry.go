@@ -12,7 +12,7 @@ import (
 // another, so that closing one loses no connection.
 type socket struct {
 	laddr    listenAddr
-	asked    listenAddr // what Listen was asked for, where that is not laddr (ListenPort without IPv6)
+	asked    listenAddr // by the user; not laddr where the port was 0 or IPv6 is off
 	reusable bool       // dials may bind its port
 	handles  []*handle
 	queue    acceptQueue
@@ -26,7 +26,7 @@ type handle struct {
 	once   sync.Once
 }
 
-// wake ends the wait of an Accept that has met an error.
+// wake ends the wait of an Accept that waits because of an error.
 func (h *handle) wake() { h.once.Do(func() { close(h.closed) }) }
 
 // isClosed reports whether Close was called on this handle.
@@ -47,8 +47,9 @@ type snapshot struct {
 	shut    bool
 }
 
-// find returns our socket on exactly laddr, or nil. Port 0 is nobody's. A dual-stack
-// socket is also that of [::] alone, for which a second one would get nothing.
+// find returns our socket on exactly laddr, or nil. Nothing is found for port 0, which asks
+// for a new port. A dual-stack socket is also the one for [::] alone: a second socket there
+// would get no connection.
 func (s *snapshot) find(laddr listenAddr) *socket {
 	i := slices.IndexFunc(s.sockets, func(sock *socket) bool {
 		return sock.laddr == laddr || sock.asked == laddr && laddr.Port() != 0 ||
@@ -66,13 +67,13 @@ func (s *snapshot) overlaps(laddr listenAddr) bool {
 	return slices.ContainsFunc(s.sockets, func(sock *socket) bool { return sock.laddr.overlaps(laddr) })
 }
 
-// mixes reports whether dials will bind laddr's port on several addresses or in both
-// families, one of our other listeners on that port included.
+// mixes reports whether dials will bind laddr's port on more than one address: laddr is
+// dual-stack, or another of our listeners has the same port.
 func (s *snapshot) mixes(laddr listenAddr) bool {
 	return laddr.dual || slices.ContainsFunc(s.sockets, func(sock *socket) bool { return sock.laddr.Port() == laddr.Port() })
 }
 
-// without returns a copy of the sockets that lacks sock.
+// without returns a copy of the sockets without sock.
 func (s *snapshot) without(sock *socket) []*socket {
 	return slices.DeleteFunc(slices.Clone(s.sockets), func(other *socket) bool { return other == sock })
 }
@@ -103,7 +104,7 @@ func (r *registry) publish(sockets []*socket, shut bool) {
 	r.current.Store(s)
 }
 
-// add enters a handle, and its socket with the first one. The caller holds mu.
+// add enters a handle. With the first handle it enters the socket. The caller holds mu.
 func (r *registry) add(h *handle) {
 	h.socket.handles = append(h.socket.handles, h)
 	r.open.Add(1)
@@ -112,8 +113,8 @@ func (r *registry) add(h *handle) {
 	}
 }
 
-// drop takes a handle out, and its socket with the last one. It reports false if the
-// handle was no longer there. The caller holds mu.
+// drop takes a handle out. With the last handle it takes the socket out. It reports whether
+// the handle was there. The caller holds mu.
 func (r *registry) drop(h *handle) bool {
 	i := slices.Index(h.socket.handles, h)
 	if i < 0 {
@@ -128,8 +129,8 @@ func (r *registry) drop(h *handle) bool {
 	return true
 }
 
-// remove takes out a handle whose descriptor is dead, or with all every handle of its
-// socket. It reports false if the handle was no longer there.
+// remove takes out a handle whose descriptor is dead; if all is set, every handle of its
+// socket. It reports whether the handle was there.
 func (r *registry) remove(h *handle, all bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -140,8 +141,8 @@ func (r *registry) remove(h *handle, all bool) bool {
 	return removed
 }
 
-// close takes a handle out and closes it. It closes what waits in our own queue with the
-// last handle, as the kernel does with its queue.
+// close takes a handle out and closes it. With the last handle it resets what waits in our
+// own queue, as the kernel does with its queue.
 func (r *registry) close(h *handle) error {
 	h.wake()
 	err := r.dropAndClose(h)
@@ -151,8 +152,9 @@ func (r *registry) close(h *handle) error {
 	return errors.Join(err, h.socket.queue.abort())
 }
 
-// dropAndClose closes a handle before anybody else may listen: a socket that is out of
-// the registry and still open would make that a bind conflict (TestListenWhileClosing).
+// dropAndClose takes a handle out and closes it under one lock. Otherwise a Listen between
+// the two would no longer find the socket and would meet it as a bind conflict
+// (TestListenWhileClosing).
 func (r *registry) dropAndClose(h *handle) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

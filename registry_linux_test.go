@@ -15,8 +15,8 @@ import (
 	"github.com/reusetransport/reuseport"
 )
 
-// TestShapesBeside opens three listeners on one port, on addresses of every sort and in every
-// order. One Transport gets them all, and then another one gets none.
+// TestShapesBeside opens three listeners on one port, on addresses of every kind and in every
+// order. One Transport gets all of them, and after that another Transport gets none.
 func TestShapesBeside(t *testing.T) {
 	shapes := []string{"/ip4/127.0.0.1/tcp/%d", "/ip4/127.0.0.2/tcp/%d", "/ip4/0.0.0.0/tcp/%d", "/ip6/::1/tcp/%d", "/ip6/::/tcp/%d", "dual"}
 	open := func(tr *reuseport.Transport, shape string, port uint16) (manet.Listener, error) {

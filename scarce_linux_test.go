@@ -144,8 +144,9 @@ func TestCloseAtDescriptorLimit(t *testing.T) {
 	awaitAtMost(t, "goroutines", goroutines, runtime.NumGoroutine)
 }
 
-// TestRedialFreesHeldClose: a redial gets the 4-tuple of a close that found no descriptor too.
-func TestRedialFreesHeldClose(t *testing.T) {
+// TestRedialAfterScarceClose: a redial gets the 4-tuple of a close that found no
+// descriptor, too.
+func TestRedialAfterScarceClose(t *testing.T) {
 	p := newClosePair(t, 0)
 	for range 10 {
 		if _, err := p.accepted.Write([]byte("unread")); err != nil {
@@ -158,7 +159,7 @@ func TestRedialFreesHeldClose(t *testing.T) {
 	}
 }
 
-// closeWithoutDescriptors closes c while no descriptor is to be had.
+// closeWithoutDescriptors closes c while the process can get no descriptor.
 func closeWithoutDescriptors(t *testing.T, c *reuseport.Conn) {
 	t.Helper()
 	withSpareDescriptors(t, 0, func() {

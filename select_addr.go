@@ -8,8 +8,8 @@ import (
 )
 
 // This file decides from which local addresses a dial is tried. It is pure: no
-// I/O, no clock, no randomness of its own. TestSelectAddrs has a table that says
-// why for each row, FuzzSelectAddrs checks what must hold for every input.
+// I/O, no clock, no randomness of its own. TestSelectAddrs gives the reason for each
+// row of its table, and FuzzSelectAddrs checks what must hold for every input.
 
 // listenAddr is the address of one of our listeners.
 type listenAddr struct {
@@ -17,7 +17,7 @@ type listenAddr struct {
 	dual bool // a [::] socket that serves IPv4 as well (IPV6_V6ONLY off)
 }
 
-// class orders listeners by how closely their address names a source.
+// class is the kind of a listener's address.
 type class int
 
 const (
@@ -63,11 +63,11 @@ func (l listenAddr) overlaps(m listenAddr) bool {
 	return l.covers(m.AddrPort) || m.covers(l.AddrPort)
 }
 
-// needsSource reports whether the choice of port depends on the source address that
-// the kernel would choose towards raddr. It does where specific listeners could
-// serve the dial and not all candidates have one port. With exact it does as soon
-// as there is a specific listener: binding the wildcard instead might leave from
-// an address that nobody listens on.
+// needsSource reports whether the choice of local addresses needs the source address
+// that the kernel would choose towards raddr. It does if a specific listener could
+// serve the dial and the candidates have more than one port. With exact a specific
+// listener is enough: from the wildcard instead, the dial might leave from an address
+// that nobody listens on.
 func needsSource(listeners []listenAddr, raddr netip.AddrPort, exact bool) bool {
 	if raddr.Addr().IsLoopback() {
 		return false // the kernel's source is a loopback address, no specific one
@@ -76,8 +76,8 @@ func needsSource(listeners []listenAddr, raddr netip.AddrPort, exact bool) bool 
 	return specific && (exact || one == 0)
 }
 
-// specificPort reports whether a specific listener could serve raddr. It returns the port if
-// all listeners that could serve raddr have the same one, else 0.
+// specificPort reports whether a specific listener could serve raddr. If one could, and all
+// listeners that could serve raddr have the same port, it returns that port, else 0.
 func specificPort(listeners []listenAddr, raddr netip.AddrPort) (found bool, one uint16) {
 	mixed := false
 	for _, l := range listeners {
@@ -101,9 +101,9 @@ func specificPort(listeners []listenAddr, raddr netip.AddrPort) (found bool, one
 // dial itself.
 //
 // source is the address that the kernel would choose, or the zero Addr if nobody
-// asked; then specific listeners that leave no choice of port are served by the
-// wildcard on that port, and the kernel chooses the address. An unspecified
-// source means that the kernel was asked and knew none.
+// asked. In that case, and if needsSource is false, the wildcard on the one port
+// stands in for the specific listeners, and the kernel chooses the address. An
+// unspecified source means that the kernel was asked and knew none.
 func selectAddrs(dst []netip.AddrPort, listeners []listenAddr, raddr netip.AddrPort, source netip.Addr, pick uint32) []netip.AddrPort {
 	dst = appendSpecific(dst, listeners, raddr, source)
 	dst = appendRotated(dst, listeners, raddr, loopback, pick)
@@ -132,8 +132,8 @@ func isListener(listeners []listenAddr, raddr netip.AddrPort) bool {
 	return slices.ContainsFunc(listeners, func(l listenAddr) bool { return l.AddrPort == raddr })
 }
 
-// appendRotated appends the listeners of one class, starting with the one that
-// pick names. A wildcard is written in raddr's family.
+// appendRotated appends the listeners of one class, starting with the one that pick
+// selects. A wildcard is that of raddr's family.
 func appendRotated(dst []netip.AddrPort, listeners []listenAddr, raddr netip.AddrPort, c class, pick uint32) []netip.AddrPort {
 	from := len(dst)
 	for _, l := range listeners {
@@ -159,8 +159,8 @@ func appendAddr(dst []netip.AddrPort, laddr, raddr netip.AddrPort) []netip.AddrP
 }
 
 // dialsItself reports whether a socket bound to laddr and connected to raddr would
-// be connected to itself. For a wildcard that is known only for the address from
-// which the kernel dials loopback; the rest shows after connect (selfConnected).
+// be connected to itself. For a wildcard it knows only the address from which the
+// kernel dials loopback; isSelfConnected finds the other cases after connect.
 func dialsItself(laddr, raddr netip.AddrPort) bool {
 	if laddr.Port() != raddr.Port() {
 		return false

@@ -290,7 +290,7 @@ func settled(t testing.TB) {
 	}
 }
 
-// descriptors returns the number of open ones, or 0 where /proc does not tell.
+// descriptors returns the number of open descriptors, or 0 where /proc does not tell.
 func descriptors() int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -376,7 +376,7 @@ func wantDataThenEOF(t testing.TB, c io.Reader, want []byte) {
 	}
 }
 
-// slowly makes a reader that needs at least d for n bytes.
+// slowly returns a reader of r that takes at least d for n bytes.
 func slowly(r io.Reader, n int, d time.Duration) io.Reader {
 	part := max(1, n/20)
 	return bufio.NewReaderSize(readFunc(func(b []byte) (int, error) {
@@ -410,8 +410,8 @@ func writeThenClose(t testing.TB, c net.Conn, data []byte) <-chan struct{} {
 	return done
 }
 
-// bufferAll writes as much of size as goes while nobody reads: until nothing went for 100 ms. It
-// returns how much that was.
+// bufferAll writes up to size bytes while nobody reads. It stops when nothing has gone out for
+// 100 ms, and returns how much has.
 func bufferAll(t testing.TB, c net.Conn, size int) (written int) {
 	t.Helper()
 	data := pattern(size)
@@ -473,7 +473,7 @@ func newPuncher(t testing.TB) *puncher {
 	return p
 }
 
-// control holds the first dial of a punch up until the other side has begun its own too.
+// control delays the first dial of a punch until the other side has begun its own.
 func (p *puncher) control(string, string, syscall.RawConn) error {
 	if start := p.start.Swap(nil); start != nil {
 		start.Done()

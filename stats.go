@@ -45,7 +45,7 @@ type Stats struct {
 type counters struct {
 	reused atomic.Uint64
 	failed atomic.Uint64
-	fresh  [causes]atomic.Uint64
+	newBy  [causes]atomic.Uint64 // dials that did not reuse a listening port, by cause
 
 	hedges, hedgeWins                 atomic.Uint64
 	punched, punchesFailed, punchSYNs atomic.Uint64
@@ -53,13 +53,13 @@ type counters struct {
 	accepted, acceptSkipped, acceptDelayed atomic.Uint64
 }
 
-// count records the end of a dial.
+// count counts a connection that was dialed.
 func (c *counters) count(conn *Conn) {
 	if conn.reused {
 		c.reused.Add(1)
 		return
 	}
-	c.fresh[conn.cause].Add(1)
+	c.newBy[conn.cause].Add(1)
 }
 
 // PathState is what a path from a listening port has shown.

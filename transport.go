@@ -142,8 +142,8 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 	return errors.Join(err, t.awaitDelivery(ctx))
 }
 
-// awaitDelivery waits for the pending closes. A close that waits only for its peer's end
-// when ctx ends has delivered.
+// awaitDelivery waits until the pending closes have delivered. One that waits only for its
+// peer's end has.
 func (t *Transport) awaitDelivery(ctx context.Context) error {
 	left, err := t.flushes.Await(ctx)
 	if left.Conns == 0 {
@@ -175,7 +175,7 @@ func (t *Transport) Stats() Stats {
 	closes := t.flushes.Counts()
 	s.ClosesPending, s.ClosesAborted, s.ClosesReset, s.BytesUndelivered = closes.Pending, closes.Left, closes.Reset, closes.Bytes
 	for c := range causes {
-		if n := t.counters.fresh[c].Load(); n > 0 {
+		if n := t.counters.newBy[c].Load(); n > 0 {
 			s.NewByCause[c] = n
 			s.DialsNew += n
 		}
@@ -188,10 +188,10 @@ func (t *Transport) newConn(tcp *net.TCPConn) *Conn {
 	return &Conn{TCPConn: tcp, flusher: &t.flushes, stall: t.flushTimeout()}
 }
 
-// flushTimeout returns FlushTimeout with its default.
+// flushTimeout returns FlushTimeout, or its default.
 func (t *Transport) flushTimeout() time.Duration { return cmp.Or(t.FlushTimeout, defaultFlushTimeout) }
 
-// hedgeDelay returns HedgeDelay with its default.
+// hedgeDelay returns HedgeDelay, or its default.
 func (t *Transport) hedgeDelay() time.Duration { return cmp.Or(t.HedgeDelay, defaultHedgeDelay) }
 
 func (t *Transport) log() *slog.Logger {

@@ -86,8 +86,8 @@ func TestShutdownLeavesTalkers(t *testing.T) {
 	}
 }
 
-// TestShutdownHears: that Shutdown reads what a peer says does not make the peer silent: one
-// that speaks each 100 ms is not reset.
+// TestShutdownHears: Shutdown reads what a peer says, and still does not take it for silent: a
+// peer that speaks every 100 ms is not reset.
 func TestShutdownHears(t *testing.T) {
 	long(t, "calls Shutdown for 3 s")
 	t.Parallel()

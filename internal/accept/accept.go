@@ -1,5 +1,5 @@
 // Package accept is the one place that decides what an error of accept(2) means
-// for a listener and how long to wait after it; the numbers are in package errno.
+// for a listener and how long to wait after it; the error numbers are in package errno.
 // The transport's listener and package serve both call Next; neither has a
 // back-off of its own.
 //
@@ -42,7 +42,7 @@ type Backoff struct {
 
 	mu      sync.Mutex
 	past    past
-	failing atomic.Bool // keeps the mutex off the path of an accept that works
+	failing atomic.Bool // while it is false, a success does not take the mutex
 }
 
 // Event is one accept error that did not reach the caller.
@@ -116,7 +116,7 @@ func (b *Backoff) limits() limits {
 	return lim
 }
 
-// sleep waits for d and reports false if closed was closed meanwhile or before.
+// sleep waits for d. It reports false if closed is closed by then.
 func sleep(d time.Duration, closed <-chan struct{}) bool {
 	if d <= 0 {
 		return true

@@ -20,7 +20,7 @@ const (
 	Harmless
 	// Starved errors mean that the process or the system is out of descriptors
 	// or memory. The connection still waits in the kernel's queue: accept again
-	// when others had time to finish.
+	// once others have had time to finish.
 	Starved
 	// Dead errors mean that this listener will never accept again: it was
 	// closed (net.ErrClosed), or its socket is gone or no longer listens.
@@ -41,8 +41,8 @@ func (k Kind) String() string {
 }
 
 // Classify returns the kind of an error of a listener's Accept; nil is Unknown.
-// It looks through wrapping. An error that is no system error but says of
-// itself that it is temporary (net.Error), as foreign listeners do, is Starved.
+// It looks through wrapping. An error without an error number, as of a foreign
+// listener, is Starved if its Temporary method says so.
 func Classify(err error) Kind {
 	switch {
 	case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
@@ -53,7 +53,7 @@ func Classify(err error) Kind {
 	return classifySystem(err)
 }
 
-// classifySystem believes an error number before what err says of itself.
+// classifySystem goes by the error number, if err has one, and not by its methods.
 func classifySystem(err error) Kind {
 	switch {
 	case errno.AcceptHarmless(err):
@@ -68,8 +68,8 @@ func classifySystem(err error) Kind {
 	return classifyForeign(err)
 }
 
-// classifyForeign trusts Temporary, deprecated or not, as net/http.Server
-// does: it is the only word that a listener outside package net has for this.
+// classifyForeign trusts Temporary although it is deprecated, as net/http.Server
+// does: a listener outside package net has no other way to say so.
 func classifyForeign(err error) Kind {
 	var t interface{ Temporary() bool }
 	if errors.As(err, &t) && t.Temporary() {

@@ -3,17 +3,18 @@ package accept
 import "time"
 
 // maxHarmless is how many harmless errors in a row are skipped without a wait.
-// Each of them should use up one connection of the accept queue; a system or a
-// listener for which that is not so must not get a busy loop.
+// Each of them should use up one connection of the accept queue. The bound prevents
+// a busy loop on a system or a listener where one does not.
 const maxHarmless = 64
 
-// burstGap ends a burst. A success does not: a process at its descriptor limit
-// accepts one connection for each that ends, and would log each time.
+// burstGap is how long no error must make us wait for a burst to end. A success
+// does not end it: a process at its descriptor limit accepts one connection for
+// each that ends, and would log each time.
 const burstGap = 10 * time.Second
 
 type limits struct{ lo, hi time.Duration }
 
-// past is what the errors of a listener so far amount to.
+// past sums up the errors of a listener so far.
 type past struct {
 	delay    time.Duration // the last wait, zero after a success
 	harmless int           // harmless errors since the last success or wait

@@ -1,6 +1,6 @@
 //go:build !plan9
 
-// Package errno says what an error number means, on each system in its own numbers.
+// Package errno says what an error number means. Each system has its own numbers.
 // Each function looks through wrapping.
 package errno
 
@@ -10,11 +10,12 @@ import (
 	"syscall"
 )
 
-// IsAddrInUse reports whether a bind, listen or connect met another socket.
+// IsAddrInUse reports whether a bind, listen or connect failed because another socket has the
+// address or the 4-tuple.
 func IsAddrInUse(err error) bool { return errors.Is(err, addrInUse) }
 
-// IsAddrNotAvail reports whether an address is not the host's, or whether a connect
-// met a connection with the same 4-tuple (Linux).
+// IsAddrNotAvail reports whether an address is not the host's, or (on Linux) whether a
+// connect met a connection with the same 4-tuple.
 func IsAddrNotAvail(err error) bool { return errors.Is(err, addrNotAvail) }
 
 // IsRefused reports whether the peer answered a SYN with a reset.
@@ -24,11 +25,8 @@ func IsRefused(err error) bool { return errors.Is(err, refused) }
 // the way, or by nobody until the kernel gave up.
 func IsRejected(err error) bool { return isOneOf(err, rejected) }
 
-// IsBrokenPipe reports whether a write came after our own FIN.
-func IsBrokenPipe(err error) bool { return errors.Is(err, brokenPipe) }
-
-// IsNotConnected reports whether shutdown found that the connection exists no more: the
-// peer has reset it.
+// IsNotConnected reports whether shutdown found that the connection no longer exists,
+// because the peer has reset it.
 func IsNotConnected(err error) bool { return isOneOf(err, notConnected) }
 
 // IsOutOfResources reports whether the process or the system has reached a limit,
@@ -45,7 +43,7 @@ func IsErrno(err error) bool { return number(err) != 0 }
 // AcceptHarmless reports whether accept lost one connection and can go on at once.
 func AcceptHarmless(err error) bool { return slices.Contains(acceptHarmless, number(err)) }
 
-// AcceptStarved reports whether accept can go on when others had time to finish.
+// AcceptStarved reports whether accept can go on once others have had time to finish.
 func AcceptStarved(err error) bool {
 	n := number(err)
 	return slices.Contains(outOfResources, n) || slices.Contains(acceptStarved, n)

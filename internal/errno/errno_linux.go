@@ -12,8 +12,8 @@ var (
 		syscall.ENETDOWN, syscall.ENOPROTOOPT, syscall.EHOSTDOWN, syscall.ENONET,
 		syscall.EHOSTUNREACH, syscall.ENETUNREACH,
 	}
-	// Beside outOfResources. ENOSPC is fs.epoll.max_user_watches, met when package net
-	// registers the new descriptor; EPERM a firewall rule or security module, which may
-	// be asked again but not in a busy loop.
+	// Besides outOfResources. ENOSPC means that fs.epoll.max_user_watches is reached when
+	// package net registers the new descriptor. EPERM comes from a firewall rule or a
+	// security module, which may allow the next accept; the wait prevents a busy loop.
 	acceptStarved = []syscall.Errno{syscall.ENOSPC, syscall.EPERM}
 )

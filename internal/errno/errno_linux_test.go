@@ -15,7 +15,7 @@ var rows = map[syscall.Errno][]string{
 	syscall.ENOPROTOOPT:   {"IsRejected", "AcceptHarmless"},
 	syscall.ETIMEDOUT:     {"IsRejected"},
 	syscall.EACCES:        {"IsRejected"},
-	syscall.EPIPE:         {"IsBrokenPipe"},
+	syscall.EPIPE:         {},
 	syscall.ENOTCONN:      {"IsNotConnected"},
 	syscall.EMFILE:        {"IsOutOfResources", "AcceptStarved"},
 	syscall.ENFILE:        {"IsOutOfResources", "AcceptStarved"},

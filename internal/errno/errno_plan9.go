@@ -1,5 +1,6 @@
 // Package errno says what an error of a system call means. Plan 9 has strings instead of
-// numbers, and no reuse of ports: what only a dial from a listening port asks is false.
+// numbers. It has no reuse of ports either, so the predicates that only such dials need report
+// false.
 package errno
 
 import (
@@ -20,22 +21,19 @@ func IsRefused(err error) bool { return has(err, "connection refused") }
 // IsRejected reports whether a SYN was turned away.
 func IsRejected(err error) bool { return IsRefused(err) }
 
-// IsBrokenPipe reports false.
-func IsBrokenPipe(err error) bool { return false }
-
 // IsNotConnected reports false.
 func IsNotConnected(err error) bool { return false }
 
 // IsOutOfResources reports whether the process has reached its limit of descriptors.
 func IsOutOfResources(err error) bool { return errors.Is(err, syscall.EMFILE) }
 
-// IsErrno reports false, for the words of an error cannot be told from anybody's.
+// IsErrno reports false: the text of an error does not tell whether the system made it.
 func IsErrno(err error) bool { return false }
 
 // AcceptHarmless reports false.
 func AcceptHarmless(err error) bool { return false }
 
-// AcceptStarved reports whether accept can go on when others had time to finish.
+// AcceptStarved reports whether accept can go on once others have had time to finish.
 func AcceptStarved(err error) bool { return IsOutOfResources(err) }
 
 // AcceptDead reports false.

@@ -8,7 +8,6 @@ const (
 	addrInUse    = syscall.EADDRINUSE
 	addrNotAvail = syscall.EADDRNOTAVAIL
 	refused      = syscall.ECONNREFUSED
-	brokenPipe   = syscall.EPIPE
 )
 
 var (
@@ -19,10 +18,9 @@ var (
 	}
 	notConnected   = []syscall.Errno{syscall.ENOTCONN}
 	outOfResources = []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS}
-	// EINVAL: the socket does not listen (any more). EOPNOTSUPP is in Linux's accept(2)
-	// among the network errors to retry, but it also is the lasting answer of a socket
-	// that is not SOCK_STREAM, and no TCP of Linux passes it up: dead, so that it cannot
-	// loop.
+	// EINVAL: the socket does not listen, or no longer. EOPNOTSUPP: Linux's accept(2) lists
+	// it among the network errors to retry, but Linux's TCP never passes it up, and a
+	// socket that is not SOCK_STREAM returns it for ever. As dead it cannot cause a loop.
 	acceptDead = []syscall.Errno{
 		syscall.EBADF, syscall.EINVAL, syscall.ENOTSOCK, syscall.EOPNOTSUPP,
 	}

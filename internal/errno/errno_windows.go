@@ -12,7 +12,6 @@ const (
 	addrInUse    = windows.WSAEADDRINUSE
 	addrNotAvail = windows.WSAEADDRNOTAVAIL
 	refused      = windows.WSAECONNREFUSED
-	brokenPipe   = windows.WSAESHUTDOWN
 )
 
 var (
@@ -26,7 +25,7 @@ var (
 		windows.WSAECONNABORTED, windows.WSAECONNRESET, windows.WSAEINTR,
 		windows.WSAENETDOWN, windows.ERROR_NETNAME_DELETED,
 	}
-	// Beside outOfResources.
+	// Besides outOfResources.
 	acceptStarved = []syscall.Errno{
 		windows.ERROR_NOT_ENOUGH_MEMORY, windows.ERROR_NO_SYSTEM_RESOURCES,
 	}

@@ -16,7 +16,7 @@ var rows = map[syscall.Errno][]string{
 	windows.WSAEHOSTUNREACH:           {"IsRejected"},
 	windows.WSAENETUNREACH:            {"IsRejected"},
 	windows.WSAETIMEDOUT:              {"IsRejected"},
-	windows.WSAESHUTDOWN:              {"IsBrokenPipe"},
+	windows.WSAESHUTDOWN:              {},
 	windows.WSAENOTCONN:               {"IsNotConnected"},
 	windows.WSAEMFILE:                 {"IsOutOfResources", "AcceptStarved"},
 	windows.WSAENOBUFS:                {"IsOutOfResources", "AcceptStarved"},

@@ -11,14 +11,15 @@ import (
 // Undelivered sums up closes that did not deliver.
 type Undelivered struct {
 	Conns int   // connections with data that the peer has not acknowledged
-	Bytes int64 // bytes of theirs; where the system does not tell, they are not in it
+	Bytes int64 // how much data, without connections where the system does not tell
 }
 
 // awaitPause bounds the time between two inspections while somebody waits.
 const awaitPause = 64 * time.Millisecond
 
 // Await waits until everything is acknowledged or ctx ends. It returns what was given up
-// meanwhile, and if ctx ended first what is still outstanding, with the error of ctx.
+// meanwhile. If ctx ends first it adds what is still outstanding, and returns the error of
+// ctx.
 func (f *Flusher) Await(ctx context.Context) (Undelivered, error) {
 	before, _ := f.undelivered()
 	err := f.awaitDelivery(ctx)

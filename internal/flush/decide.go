@@ -15,7 +15,7 @@ const (
 	maxDiscard = 256 << 20
 
 	// bulk is how much a peer has to send between two inspections to be inspected again
-	// at once. Less than that fits into its window many times.
+	// at once. A peer's window holds many times that much.
 	bulk = 4 << 10
 
 	// A closed connection is inspected after firstWait, then at intervals that double up
@@ -54,14 +54,14 @@ type verdict int
 const (
 	keep verdict = iota // inspect it again later
 	done                // the peer has everything; the system can do the rest
-	left                // our patience has ended with data outstanding; the system goes on
-	lost                // the peer gave up with data outstanding
+	left                // our patience or room ended before that; the system goes on
+	lost                // the peer or the network ended the connection before that
 )
 
 // progress is the course of one close.
 type progress struct {
 	stall     time.Duration // how long the peer's TCP may be silent with data outstanding
-	delivered time.Time     // when nothing was outstanding any more; zero before
+	delivered time.Time     // when an inspection first found nothing outstanding; zero before
 	wait      time.Duration // from the last inspection to the next
 }
 
@@ -80,7 +80,7 @@ func (p *progress) next(now time.Time, s status) verdict {
 	case s.unacked == 0:
 		return p.whenDelivered(now, s)
 	case s.unacked == unknown && s.finished:
-		return done // the peer's end is taken for the end of all
+		return done // all that can be known: the peer has closed too
 	case s.silent >= p.stall:
 		return left
 	}
@@ -94,8 +94,9 @@ func (p *progress) whenBroken(s status) verdict {
 	return lost
 }
 
-// whenDelivered keeps the connection until its peer has ended too: what the peer still
-// sends would otherwise be answered with a reset, and the 4-tuple can be freed on demand.
+// whenDelivered keeps the connection until its peer has ended too, or for keepDelivered.
+// Otherwise what the peer still sends would be answered with a reset, and a dial could not
+// free the 4-tuple.
 func (p *progress) whenDelivered(now time.Time, s status) verdict {
 	if s.finished || s.flooded || now.Sub(p.delivered) >= keepDelivered {
 		return done
@@ -103,7 +104,7 @@ func (p *progress) whenDelivered(now time.Time, s status) verdict {
 	return keep
 }
 
-// whenEvicted decides about a connection that there is no room for.
+// whenEvicted returns the verdict on a connection for which there is no room.
 func (s status) whenEvicted() verdict {
 	switch {
 	case s.unacked == 0:

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A sight is what an inspection of a closed connection shows, at a time since Close.
+// A sight is what an inspection of a closed connection shows, and how long after Close.
 type sight struct {
 	at     time.Duration
 	status status

@@ -24,15 +24,15 @@ import (
 // waits: the Flusher inspects at intervals instead of waiting for events, because an
 // acknowledgement raises no readiness event.
 //
-// There is one lock, and it is held for no system call. Whoever works on a connection claims
-// it under the lock; a claimed one is left alone by everybody else.
+// mu is held for no system call on a connection, only for getrlimit. Whoever works on a
+// connection claims it under mu first; everybody else then leaves it alone.
 type Flusher struct {
 	mu      sync.Mutex
 	pending []*Closing  // oldest first
 	timer   *time.Timer // of the next sweep; nil before the first close
 	armed   bool        // the timer will fire
 	next    time.Time   // when
-	limit   int         // the user's bound on pending; zero is none
+	limit   int         // the user's bound on len(pending); zero is none
 	room    int         // how many may be pending; zero before the first close
 	counts  Counts
 
@@ -45,8 +45,8 @@ type Counts struct {
 	Pending     int    // connections with data or the FIN outstanding
 	Left        uint64 // left to the system with data or the FIN outstanding
 	Reset       uint64 // ended by the peer or the network with data or the FIN outstanding
-	Undelivered uint64 // those of Left and Reset that had data outstanding, and not the FIN alone
-	Bytes       uint64 // outstanding in both
+	Undelivered uint64 // those of Left and Reset that had data outstanding, not only the FIN
+	Bytes       uint64 // bytes outstanding in those of Left and Reset
 }
 
 // A Closing is a connection that was closed. Its exported fields are set before Add.
@@ -54,7 +54,7 @@ type Closing struct {
 	Laddr, Raddr netip.AddrPort
 	FD           uintptr       // the Flusher's own
 	FreeTuple    bool          // a dial that needs the 4-tuple may reset the connection
-	Loopback     bool          // the peer is on loopback, where nothing is lost or overtaken
+	Loopback     bool          // the peer is on loopback, where what was sent has arrived
 	Stall        time.Duration // how long the peer's TCP may be silent
 
 	progress  progress
@@ -66,8 +66,8 @@ type Closing struct {
 	claimed   bool      // somebody works on it; guarded by Flusher.mu
 }
 
-// Counts returns the counters. It inspects what was not inspected yet, so that a connection
-// with nothing outstanding does not count as pending.
+// Counts returns the counters. It first inspects connections that were never inspected, so
+// that one with nothing outstanding does not count as pending.
 func (f *Flusher) Counts() Counts {
 	f.stepAll(func(c *Closing) bool { return c.inspected.IsZero() })
 	f.mu.Lock()
@@ -107,7 +107,7 @@ func (f *Flusher) Add(c *Closing) {
 	f.leave(evicted)
 }
 
-// leave leaves claimed connections to the system, after a last inspection for the counts.
+// leave gives claimed connections up to the system, after a last inspection for the counts.
 func (f *Flusher) leave(evicted []*Closing) {
 	for _, c := range evicted {
 		s := f.inspect(c, time.Now())
@@ -115,8 +115,8 @@ func (f *Flusher) leave(evicted []*Closing) {
 	}
 }
 
-// enter makes a connection one of the pending. It returns those that have to make room,
-// claimed.
+// enter adds a connection to the pending ones. It claims and returns those that have to make
+// room for it.
 func (f *Flusher) enter(c *Closing) (evicted []*Closing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -166,7 +166,8 @@ func (f *Flusher) claimHalf() (oldest []*Closing, pending int) {
 	return f.claimOldest(max(len(f.pending)/2, minGivenUp)), len(f.pending)
 }
 
-// minGivenUp is how many connections GiveUp leaves to the system, if there are as many.
+// minGivenUp is the least number of connections that GiveUp leaves to the system, if there are
+// so many.
 const minGivenUp = 16
 
 // claim claims a connection for the caller. It reports false if somebody else has it. The
@@ -184,8 +185,8 @@ func (f *Flusher) claimOldest(n int) (oldest []*Closing) {
 	return f.claimSome(n, func(*Closing) bool { return true })
 }
 
-// claimSome claims up to n of the connections that wanted wants, oldest first. The caller
-// holds mu.
+// claimSome claims up to n of the connections for which wanted reports true, oldest first.
+// The caller holds mu.
 func (f *Flusher) claimSome(n int, wanted func(*Closing) bool) (some []*Closing) {
 	for _, c := range f.pending {
 		if len(some) == n {
@@ -198,7 +199,7 @@ func (f *Flusher) claimSome(n int, wanted func(*Closing) bool) (some []*Closing)
 	return some
 }
 
-// arm makes the timer fire at due at the latest. The caller holds mu.
+// arm makes the timer fire no later than due. The caller holds mu.
 func (f *Flusher) arm(due time.Time) {
 	if f.armed && !due.Before(f.next) {
 		return
@@ -212,11 +213,11 @@ func (f *Flusher) arm(due time.Time) {
 	f.timer.Reset(wait)
 }
 
-// batch is how many connections are claimed at one time. The others can be evicted
+// batch is how many connections stepAll claims at one time. The others can be evicted
 // meanwhile.
 const batch = 64
 
-// sweep inspects all that are due, and arms the timer for the next.
+// sweep inspects all connections that are due, and arms the timer for the next one.
 func (f *Flusher) sweep() {
 	f.mu.Lock()
 	f.armed = false
@@ -234,8 +235,9 @@ func (f *Flusher) sweep() {
 	f.arm(soonest.due)
 }
 
-// stepAll inspects all connections that wanted wants. wanted is called with mu held, and has
-// to say no to a connection that was just inspected.
+// stepAll inspects all connections for which wanted reports true. It calls wanted with mu
+// held. wanted must report false for a connection that was just inspected, or stepAll never
+// ends.
 func (f *Flusher) stepAll(wanted func(*Closing) bool) {
 	for {
 		f.mu.Lock()
@@ -250,7 +252,7 @@ func (f *Flusher) stepAll(wanted func(*Closing) bool) {
 	}
 }
 
-// step inspects a claimed connection and acts.
+// step inspects a claimed connection, and ends it or sets the time of the next inspection.
 func (f *Flusher) step(c *Closing) {
 	now := time.Now()
 	s := f.inspect(c, now)
@@ -265,8 +267,8 @@ func (f *Flusher) step(c *Closing) {
 	f.arm(c.due)
 }
 
-// end closes the descriptor of a claimed connection. It takes the connection off the list
-// only then: a dial that finds none listed must find the 4-tuple free.
+// end closes the descriptor of a claimed connection and then takes the connection off the
+// list. The order matters: a dial that finds none listed must find the 4-tuple free.
 func (f *Flusher) end(c *Closing, s status, v verdict) {
 	f.noteEnd(c, s)
 	_ = sockopt.Close(c.FD) // the user's Close has returned, so the error has no taker
@@ -287,9 +289,9 @@ func (f *Flusher) end(c *Closing, s status, v verdict) {
 	}
 }
 
-// inspect discards what has come in to a claimed connection and asks what is outstanding. An
-// end of the peer that an earlier inspection has seen, and thereby taken off the socket,
-// stays.
+// inspect discards what a claimed connection has received and asks what is outstanding. It
+// carries over the peer's end from earlier inspections, since a socket reports a reset only
+// once.
 func (f *Flusher) inspect(c *Closing, now time.Time) status {
 	s := f.drain(c)
 	s.finished, s.broken = s.finished || c.status.finished, s.broken || c.status.broken
@@ -298,10 +300,10 @@ func (f *Flusher) inspect(c *Closing, now time.Time) status {
 	case err != nil:
 		n = unknown
 	case n <= sockopt.FINUnacked && c.Loopback && finSent(c.FD):
-		n = 0 // or the FIN arrives
+		n = 0 // only the FIN is outstanding, and on loopback it has arrived
 	case n > 0 && (s.finished || s.flooded):
-		// A reset after the peer's FIN does not show on reading (Linux), and none does
-		// where nothing is read any more.
+		// Reading does not show a reset that follows the peer's FIN (Linux), and after
+		// maxDiscard bytes nothing is read. Shutdown shows it.
 		s.broken = s.broken || errno.IsNotConnected(sockopt.ShutdownWrite(c.FD))
 	}
 	s.unacked = n
@@ -316,7 +318,7 @@ func (c *Closing) silence(s status, now time.Time) time.Duration {
 		return 0
 	}
 	if since, err := sockopt.SinceACK(c.FD); err == nil {
-		return min(since, now.Sub(c.heard)) // a Close may follow a long silence
+		return min(since, now.Sub(c.heard)) // silence before Close does not count
 	}
 	if s.received > 0 || s.unacked != c.status.unacked {
 		c.heard = now
@@ -324,15 +326,14 @@ func (c *Closing) silence(s status, now time.Time) time.Duration {
 	return now.Sub(c.heard)
 }
 
-// finSent reports whether a FIN of ours has left. Systems that cannot tell count nothing
-// for a FIN, so there it is not in question.
+// finSent reports whether our FIN has left. It reports true on systems that cannot tell.
 func finSent(fd uintptr) bool {
 	sent, err := sockopt.FINSent(fd)
 	return sent || errors.Is(err, errors.ErrUnsupported)
 }
 
-// drain discards up to 16 buffers full, so that one connection does not keep the others
-// waiting. A peer that has sent maxDiscard finds its window shut.
+// drain discards what has come in, 16 buffers at most, so that one connection does not keep
+// the others waiting. After maxDiscard bytes it reads no more, which shuts the peer's window.
 func (f *Flusher) drain(c *Closing) (s status) {
 	for range 16 {
 		if s.flooded = c.discarded >= maxDiscard; s.flooded {
@@ -356,7 +357,7 @@ func (f *Flusher) DiscardAll(fd uintptr) {
 	for sum := 0; sum < maxAtOnce; {
 		n, err := f.discard(fd)
 		if n == 0 || err != nil {
-			return // it is empty, or the peer has ended, which the Flusher will see again
+			return // it is empty, or the peer has ended, which the next inspection sees
 		}
 		sum += n
 	}
@@ -377,18 +378,18 @@ func (f *Flusher) discard(fd uintptr) (int, error) {
 	return sockopt.Discard(fd, *buf)
 }
 
-// maxRoom bounds how many connections may be pending, and share says which part of the limit of
-// descriptors (RLIMIT_NOFILE) they may take.
+// maxRoom bounds how many connections may be pending. They may also take no more than one
+// descriptor in perDescriptors of the limit (RLIMIT_NOFILE).
 const (
-	maxRoom = 4096
-	share   = 8
+	maxRoom        = 4096
+	perDescriptors = 8
 )
 
 // measureRoom finds out how many connections may be pending. The caller holds mu.
 func (f *Flusher) measureRoom() {
 	f.room = maxRoom
 	if limit, err := sockopt.DescriptorLimit(); err == nil {
-		f.room = int(min(maxRoom, max(1, limit/share)))
+		f.room = int(min(maxRoom, max(1, limit/perDescriptors)))
 	}
 	if f.limit > 0 {
 		f.room = min(f.room, f.limit)

@@ -283,7 +283,7 @@ func TestRoom(t *testing.T) {
 		limit, want int
 	}{
 		{1024, 0, 128}, {1024, 100, 100}, {1024, 200, 128}, {15, 0, 1}, {7, 0, 1}, {7, 5, 1},
-		{limit.Max, 0, int(min(maxRoom, limit.Max/share))},
+		{limit.Max, 0, int(min(maxRoom, limit.Max/perDescriptors))},
 	} {
 		low := unix.Rlimit{Cur: row.descriptors, Max: limit.Max}
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {

@@ -8,25 +8,25 @@ import (
 	"time"
 )
 
-// redialWait is how long a 4-tuple that we closed may be in the way of a dial: a round trip,
-// a delayed acknowledgement, and a segment that has to be sent again.
+// redialWait is how long a dial waits for a 4-tuple that we closed. It leaves time for a round
+// trip, a delayed acknowledgement, and a segment that has to be sent again.
 const redialWait = time.Second
 
-// settledWait is how long it may be in the way where waiting does not help: the connection is
-// gone, or in TIME_WAIT. A dial may have met it just before that.
+// settledWait is how long a dial waits where waiting does not help: the connection is gone, or
+// in TIME_WAIT. The dial may have met the connection just before that.
 const settledWait = 50 * time.Millisecond
 
 // maxRecent bounds how many closes are remembered.
 const maxRecent = 1024
 
-// recent remembers for a while the 4-tuples of closes that went to the system, so that a dial
-// which finds its 4-tuple taken knows that trying again makes sense.
+// recent remembers for a while the 4-tuples of closes that were left to the system. A dial that
+// finds such a 4-tuple taken tries again.
 type recent struct {
-	count atomic.Int32 // lets dials pass by without the lock
+	count atomic.Int32 // while it is zero, dials do not take the lock
 
 	mu    sync.Mutex
 	until map[tuple]time.Time
-	order []tuple // oldest first; one that was forgotten since is in no map
+	order []tuple // oldest first; those that were forgotten since are no longer in until
 }
 
 type tuple struct{ laddr, raddr netip.AddrPort }

@@ -12,8 +12,8 @@ import (
 // AwaitRelease waits until another try of a dial whose 4-tuple is taken makes sense. It ends
 // a pending close that holds the 4-tuple as soon as everything is acknowledged: a dial need
 // not wait for the peer's own end. Where the system completes the close, it waits a little
-// longer with each try. It reports false if the 4-tuple was none of ours lately, or is not
-// free within redialWait or before ctx ends.
+// longer with each try. It reports false if no close of ours held the 4-tuple lately, if the
+// close is not over within redialWait, or if ctx ends.
 func (f *Flusher) AwaitRelease(ctx context.Context, laddr, raddr netip.AddrPort, try int) bool {
 	deadline := time.Now().Add(redialWait)
 	for wait := shortWait; f.TryRelease(laddr, raddr); wait = min(2*wait, maxRetryWait) {
@@ -30,10 +30,9 @@ func (f *Flusher) AwaitRelease(ctx context.Context, laddr, raddr netip.AddrPort,
 // maxRetryWait bounds the time between two tries.
 const maxRetryWait = 8 * time.Millisecond
 
-// TryRelease inspects the pending closes of a 4-tuple now, and ends those of which
-// everything is acknowledged. There may be several: a close whose peer has reset it no
-// longer holds the 4-tuple and has yet to be inspected. It reports whether one still holds
-// it.
+// TryRelease inspects the pending closes of a 4-tuple now, and ends those that have delivered
+// everything. There may be several: a close whose peer has reset it no longer holds the
+// 4-tuple, but stays pending until it is inspected. It reports whether any is still pending.
 func (f *Flusher) TryRelease(laddr, raddr netip.AddrPort) (held bool) {
 	isHolder := func(c *Closing) bool { return c.Laddr == laddr && c.Raddr == raddr }
 	f.mu.Lock()
@@ -59,7 +58,7 @@ func (f *Flusher) release(c *Closing) {
 		return
 	}
 	if c.FreeTuple && !s.finished {
-		_ = sockopt.SetLinger(c.FD, true) // if it fails the tuple stays taken, and the dial says so
+		_ = sockopt.SetLinger(c.FD, true) // if it fails, the dial finds the 4-tuple taken
 	}
 	f.end(c, s, done)
 }

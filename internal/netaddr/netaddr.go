@@ -1,5 +1,5 @@
-// Package netaddr answers the questions about addresses that more than one package
-// asks. It is pure: no I/O and no state.
+// Package netaddr has the functions on addresses that more than one package needs. It is
+// pure: no I/O and no state.
 package netaddr
 
 import (
@@ -43,8 +43,8 @@ func Loopback(addr netip.Addr) netip.Addr {
 }
 
 // IsGlobal reports whether a handshake with addr crosses the border of the network, where
-// a port may be filtered. Addresses that stay within it are loopback, link-local,
-// private (RFC 1918, RFC 4193), multicast and shared with a carrier's NAT (RFC 6598).
+// a port may be filtered. It reports false for loopback, link-local, private (RFC 1918, RFC
+// 4193) and multicast addresses, and for those behind a carrier's NAT (RFC 6598).
 func IsGlobal(addr netip.Addr) bool {
 	carrierNAT := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10)
 	return addr.IsGlobalUnicast() && !addr.IsPrivate() && !carrierNAT.Contains(addr)

@@ -18,12 +18,12 @@ type Health struct {
 	faulty atomic.Bool // some path is blocked or has silent hosts
 
 	// fresh has the time at which each source's last handshake was recorded. The map is
-	// replaced and never changed.
+	// replaced and never changed, so that it can be read without the lock.
 	fresh atomic.Pointer[map[netip.AddrPort]time.Time]
 }
 
-// freshFor is how long a recorded handshake stands for the next ones of its path. A
-// handshake may seem that much older than it was.
+// freshFor is how long after a recorded handshake the next ones of its path need not be
+// recorded. So the last handshake may be that much younger than its record.
 const freshFor = time.Second
 
 // NeedsSource reports whether a dial from laddr has to know its source address before it
@@ -88,7 +88,7 @@ func (h *Health) Paths() []Path {
 	return all
 }
 
-// known returns the paths. The caller holds mu.
+// known returns the paths, and makes them first if need be. The caller holds mu.
 func (h *Health) known() *paths {
 	if h.paths == nil {
 		h.paths = newPaths()

@@ -16,8 +16,7 @@ func (p *path) state(now time.Time) State {
 	return Unproven
 }
 
-// faulty reports whether hosts are remembered that answered an ephemeral port and not
-// this one.
+// faulty reports whether the path is blocked or has silent hosts.
 func (p *path) faulty() bool { return p.blocked || len(p.silent) > 0 }
 
 func (p *path) proven(now time.Time) bool { return now.Before(p.provenUntil()) }
@@ -26,8 +25,8 @@ func (p *path) proven(now time.Time) bool { return now.Before(p.provenUntil()) }
 // plus provenFor is long past: a path without a handshake is not proven.
 func (p *path) provenUntil() time.Time { return p.handshake.Add(provenFor) }
 
-// votes returns the networks that speak for a block: those whose hosts answered a hedge
-// when no handshake vouched for the path.
+// votes returns the networks that count towards a block: those with a host that answered a
+// hedge while no handshake vouched for the path.
 func (p *path) votes() map[netip.Prefix]struct{} {
 	networks := make(map[netip.Prefix]struct{})
 	for _, host := range p.silent {
@@ -46,8 +45,8 @@ func (p *path) silentHost(addr netip.Addr) *silentHost {
 	return &p.silent[i]
 }
 
-// addSilent puts addr last. The slice is in the order of what was seen, so the first is
-// the one to forget.
+// addSilent puts addr last. The slice is in the order in which hosts were seen, so the first
+// is forgotten first.
 func (p *path) addSilent(addr netip.Addr, now time.Time) {
 	p.dropSilent(addr)
 	for len(p.silent) > 0 && (len(p.silent) >= maxSilentHosts || now.Sub(p.silent[0].seen) >= forgetAfter) {
@@ -60,7 +59,7 @@ func (p *path) dropSilent(addr netip.Addr) {
 	p.silent = slices.DeleteFunc(p.silent, func(h silentHost) bool { return h.addr == addr })
 }
 
-// networkOf returns the network that has one vote: /16 of IPv4, /32 of IPv6, the sizes
+// networkOf returns addr's network, which has one vote: /16 of IPv4 or /32 of IPv6, the sizes
 // that registries hand out to one operator.
 func networkOf(addr netip.Addr) netip.Prefix {
 	bits := 32

@@ -18,20 +18,21 @@ import (
 // documentation of Transport.HedgeDelay makes.
 const (
 	// provenFor is how long one handshake from the listening port vouches for its
-	// path. Until then no dial is hedged and nothing blocks the path.
+	// path. During that time nothing blocks the path, and no dial is hedged but to
+	// silent hosts.
 	provenFor = 5 * time.Minute
 
 	// blockNetworks is the number of distinct networks that have to have answered a
 	// hedge, and not the listening port, before the port is no longer used. It is
 	// above twenty so that twenty hostile hosts, each in a network of its own, cannot
-	// reach it. A path that really drops the port pays little for so high a number,
-	// because the head start shrinks.
+	// reach it. Even so high a number costs little on a path that really drops the
+	// port, because the head start shrinks.
 	blockNetworks = 24
 
-	// headStartShift bounds the shrinking of the head start: after each network that
-	// answered a hedge it halves, to 1/8 of HedgeDelay and no further. It has to
-	// outlast the jitter of a path, not its round trip: the listening port's handshake
-	// runs ahead of the hedge's by all of the head start.
+	// headStartShift bounds the shrinking of the head start. It halves after each
+	// network that answered a hedge, down to 1/8 of HedgeDelay. The head start has to
+	// outlast the jitter of a path, not its round trip, because the listening port's
+	// SYN stays ahead of the hedge's by all of it.
 	headStartShift = 3
 
 	// probeEvery is how long the listening port rests, on a blocked path or towards a
@@ -39,7 +40,7 @@ const (
 	// until a healed path is used again.
 	probeEvery = 30 * time.Second
 
-	// forgetAfter is the age at which what was learnt is dropped.
+	// forgetAfter is how long what was learnt about a path is kept without news.
 	forgetAfter = 10 * time.Minute
 
 	// maxPaths and maxSilentHosts bound the memory: the oldest entry makes room.
@@ -95,22 +96,23 @@ type Path struct {
 }
 
 // paths remembers, for each source address and port, whether handshakes from it
-// complete. The family is that of the address.
+// complete.
 type paths struct {
 	bySource map[netip.AddrPort]*path
 	hedges   tokenbucket.Bucket
 }
 
+// path is what is known of one source address and port.
 type path struct {
-	learnt    time.Time    // the newest evidence of either kind
+	learnt    time.Time    // the newest evidence: a handshake or a hedge that won
 	handshake time.Time    // the newest handshake from the listening port
 	silent    []silentHost // hosts that answered a hedge and not the listening port
 	blocked   bool
 	nextProbe time.Time // of a blocked path
 }
 
-// A silentHost answered a hedge at seen, after its path left the listening port's SYN
-// unanswered.
+// A silentHost is a host that answered a hedge, at the time seen, and not the listening
+// port's SYN before it.
 type silentHost struct {
 	addr      netip.Addr
 	seen      time.Time
@@ -144,8 +146,8 @@ func (ps *paths) beginDial(source netip.AddrPort, raddr netip.Addr, hedgeDelay t
 	return Plan{Hedged, headStart(hedgeDelay, len(p.votes()))}
 }
 
-// beginProbe lets one dial in probeEvery try the listening port. Without a token it has to
-// wait: a probe that cannot be hedged could cost a dial its whole time.
+// beginProbe lets one dial in probeEvery try the listening port. There is no probe without a
+// token for its hedge: without a hedge it could cost the dial all its time.
 func (ps *paths) beginProbe(next *time.Time, hedgeDelay time.Duration, now time.Time) Plan {
 	if now.Before(*next) || !ps.hedges.Has(now) {
 		return Plan{Way: FromNewPort}
@@ -154,8 +156,8 @@ func (ps *paths) beginProbe(next *time.Time, hedgeDelay time.Duration, now time.
 	return Plan{Hedged, headStart(hedgeDelay, headStartShift)}
 }
 
-// headStart returns how far the listening port's SYN runs ahead of the hedge after votes
-// networks answered hedges.
+// headStart returns how far the listening port's SYN runs ahead of the hedge. votes is the
+// number of networks that answered hedges.
 func headStart(hedgeDelay time.Duration, votes int) time.Duration {
 	return hedgeDelay >> min(votes, headStartShift)
 }
@@ -207,9 +209,8 @@ func (ps *paths) recordHedgeWin(source netip.AddrPort, raddr netip.Addr, now tim
 	return true
 }
 
-// needsSource reports whether some path of port and family (that of addr) is blocked or
-// has silent hosts. Only then does a dial have to know its source address before it
-// starts.
+// needsSource reports whether some path from port, in addr's family, is blocked or has
+// silent hosts. Only then does a dial have to know its source address before it starts.
 func (ps *paths) needsSource(port uint16, addr netip.Addr) bool {
 	for source, p := range ps.bySource {
 		if source.Port() == port && source.Addr().Is4() == addr.Is4() && p.faulty() {
@@ -240,7 +241,8 @@ func (ps *paths) list(now time.Time) []Path {
 	return all
 }
 
-// recall returns what is known of source, or nil if that is nothing or too old.
+// recall returns what is known of source. It returns nil if nothing is, and forgets what is
+// too old.
 func (ps *paths) recall(source netip.AddrPort, now time.Time) *path {
 	p := ps.bySource[source]
 	if p == nil {
@@ -263,6 +265,7 @@ func (ps *paths) learn(source netip.AddrPort, now time.Time) *path {
 	return p
 }
 
+// enter makes the entry of source, and takes the oldest one out if there is no room.
 func (ps *paths) enter(source netip.AddrPort) *path {
 	if len(ps.bySource) >= maxPaths {
 		delete(ps.bySource, ps.oldest())

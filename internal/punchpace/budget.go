@@ -6,8 +6,8 @@ import (
 	"github.com/reusetransport/reuseport/internal/tokenbucket"
 )
 
-// All punches of a Transport together send budgetBurst SYNs at once and one more each
-// budgetEvery, 50 a second.
+// All punches of a Transport together may send budgetBurst SYNs at once, and one more every
+// budgetEvery, which is 50 a second.
 const (
 	budgetBurst = 100
 	budgetEvery = 20 * time.Millisecond
@@ -17,14 +17,14 @@ const (
 // use.
 type Budget struct{ bucket tokenbucket.Bucket }
 
-// NewBudget returns a budget of which nothing is spent.
+// NewBudget returns a full budget.
 func NewBudget() *Budget { return &Budget{tokenbucket.New(budgetBurst, budgetEvery)} }
 
 // An Account is what one punch has taken from a Budget for the dial that it has in
-// flight. The zero value has none.
+// flight. The zero value has no such dial.
 type Account struct {
 	dialing time.Time // when the dial in flight began; zero if there is none
-	charged int       // SYNs of that dial that are paid
+	charged int       // SYNs of that dial that are paid for
 }
 
 // Allow takes the SYN of a's next dial from the budget, and with it the kernel's first

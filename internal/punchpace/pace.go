@@ -1,9 +1,9 @@
-// Package punchpace decides when a punch may send its next SYN. The address that is
-// punched is the peer's word, so a punch must not become a tool that floods a third
-// party. Every SYN on the wire counts, the kernel's own retransmissions included.
+// Package punchpace decides when a punch may send its next SYN. The peer names the
+// address that is punched, so a punch must not become a tool that floods a third party.
+// Every SYN on the wire counts, the kernel's own retransmissions included.
 //
-// The package is pure: the caller tells it the time and brings the randomness. A [Pace]
-// bounds one punch, a [Budget] all punches of a Transport together.
+// The package is pure: the caller passes in the time and the randomness. A [Pace] bounds one
+// punch, and a [Budget] bounds all punches of a Transport together.
 package punchpace
 
 import "time"
@@ -33,20 +33,20 @@ type Pace struct {
 	dials int
 }
 
-// Dialed records the SYN of a dial that starts at.
-func (p *Pace) Dialed(at time.Time) {
+// Dialed records the SYN of a dial that started at time t.
+func (p *Pace) Dialed(t time.Time) {
 	if p.dials == 0 {
-		p.began = at
+		p.began = t
 	}
 	p.dials++
-	p.syns = append(p.syns, at)
+	p.syns = append(p.syns, t)
 }
 
-// Failed records that the last dial ended at, and returns how often the kernel may have
-// repeated its SYN.
-func (p *Pace) Failed(at time.Time) (repeats int) {
+// Failed records that the last dial ended at time t, and returns how often the kernel may
+// have repeated its SYN.
+func (p *Pace) Failed(t time.Time) (repeats int) {
 	dialed := p.syns[len(p.syns)-1]
-	repeats = int(at.Sub(dialed) / synRetransmit)
+	repeats = int(t.Sub(dialed) / synRetransmit)
 	for n := range repeats {
 		p.syns = append(p.syns, dialed.Add(time.Duration(n+1)*synRetransmit))
 	}

@@ -1,11 +1,11 @@
-// Package sockopt asks and tells sockets what package net has no method for: one
-// system call a function.
+// Package sockopt has the system calls on sockets for which package net has no method.
+// Each function makes one.
 //
-// The rule: a function makes one call and decides nothing. It returns the call's error
+// A function makes one call and decides nothing. It returns the call's error
 // as an *os.SyscallError, and errors.ErrUnsupported where a system cannot do it; what
 // that means is for the caller to say. The caller keeps the descriptor open during the
 // call, inside a syscall.RawConn's Control or by a duplicate of its own. The exceptions
-// are options that are only of use together (SetReuse, SetKeepAlive), and BindOnce.
+// are options that are of use only together (SetReuse, SetKeepAlive), and BindOnce.
 //
 // The files, and which systems they are for:
 //
@@ -14,12 +14,12 @@
 //	sockopt_bsd.go       FreeBSD, NetBSD, OpenBSD, DragonFly
 //	sockopt_windows.go   Windows
 //	sockopt_unix.go      what these Unix systems, Solaris and illumos have alike
-//	sockopt_notlinux.go  stubs of what Linux alone has
+//	sockopt_notlinux.go  stubs of what only Linux has
 //	sockopt_noreuse.go   stubs for Solaris, illumos, and those of the next line
 //	sockopt_nosocket.go  stubs for AIX, Plan 9, js and WASI
 //
 // Each system builds exactly one of linux, darwin, bsd, windows and noreuse, and
 // exactly one of unix, windows and nosocket. Those files declare the same names.
 //
-// The tests run on Linux and macOS. What is for other systems is built and not run.
+// The tests run on Linux and macOS. The code for other systems is vetted and not run.
 package sockopt

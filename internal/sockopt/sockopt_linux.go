@@ -16,9 +16,9 @@ func SetReuse(network, address string, c syscall.RawConn) error {
 	return reuse.Control(network, address, c)
 }
 
-// SetReuseToDial is SetReuse for a socket that dials. It allocates nothing, and for
-// that brings no error of the options back: the listener whose port is dialed from took
-// the same ones, and if this socket did not, bind says so before any SYN has left.
+// SetReuseToDial is SetReuse for a socket that dials. It allocates nothing, and therefore
+// does not return the errors of the options. They are not needed: if an option was not set,
+// bind fails before any SYN has left.
 func SetReuseToDial(_, _ string, c syscall.RawConn) error { return c.Control(reuseOptions) }
 
 func reuseOptions(fd uintptr) {
@@ -31,12 +31,12 @@ func SetReusePort(fd uintptr, on bool) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, boolInt(on)))
 }
 
-// NetKeepAlive is for the KeepAlive field of net.Dialer and net.ListenConfig: package
-// net is not to set keep-alive, SetKeepAlive does.
+// NetKeepAlive is for the KeepAlive field of net.Dialer and net.ListenConfig. It tells
+// package net not to set keep-alive, because SetKeepAlive does.
 const NetKeepAlive time.Duration = -1
 
-// SetKeepAlive sets what package net sets: a probe after 15 s, then each 15 s, 9 times.
-// In one visit to the descriptor this takes less than package net's four. The switch
+// SetKeepAlive sets what package net sets: a probe after 15 s, then one every 15 s, 9 in
+// all. One visit to the descriptor takes less time than package net's four. SO_KEEPALIVE
 // comes last, or the kernel would set its timer twice.
 func SetKeepAlive(fd uintptr) error {
 	return os.NewSyscallError("setsockopt", errors.Join(
@@ -60,7 +60,7 @@ func HasUnread(fd uintptr) (bool, error) {
 }
 
 // SinceACK returns how long ago the peer's TCP last acknowledged anything, old or new
-// (tcpi_last_ack_recv). It answers a window probe too.
+// (tcpi_last_ack_recv). The answer to a window probe counts.
 func SinceACK(fd uintptr) (time.Duration, error) {
 	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
@@ -87,8 +87,8 @@ func FINSent(fd uintptr) (bool, error) {
 	return err == nil && n == 0, err
 }
 
-// ioctl reads a count. The kernel writes 32 bits, of which unix.IoctlGetInt makes a
-// wrong number on a 64-bit big-endian system.
+// ioctl reads a count. The kernel writes 32 bits, which unix.IoctlGetInt reads wrongly on a
+// 64-bit big-endian system.
 func ioctl(fd uintptr, request uint) (int, error) {
 	n, err := unix.IoctlGetUint32(int(fd), request)
 	return int(n), os.NewSyscallError("ioctl", err)
@@ -98,8 +98,9 @@ func ioctl(fd uintptr, request uint) (int, error) {
 const discardFlag = unix.MSG_TRUNC
 
 // GiveToFirst attaches a program to the reuseport group of a socket that gives every
-// connection to the first of the group (Linux 4.5). Before bind it makes the group, and
-// the socket is the first. SO_REUSEPORT must be set by then, and may be cleared after.
+// connection to the first of the group (Linux 4.5). On a socket that is not yet bound it
+// makes the group, with that socket as the first. SO_REUSEPORT must be set before the call,
+// and may be cleared after it.
 func GiveToFirst(fd uintptr) error {
 	ret := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0} // the first is number 0; unprivileged
 	prog := unix.SockFprog{Len: 1, Filter: &ret}
@@ -107,13 +108,13 @@ func GiveToFirst(fd uintptr) error {
 }
 
 // BindOnce makes bind on a port of ours cost the same however many connections live on
-// it. A port whose first owner bound without SO_REUSEPORT remembers one address that is
-// known to be free of conflicts and walks all owners for any other; two sources in turn
-// would each walk thousands. An address that covers all others is remembered for all,
-// so a throwaway socket binds it and goes. It fails with EADDRINUSE if a stranger holds
-// the port on some other address.
+// it. If the first owner of a port bound without SO_REUSEPORT, the kernel remembers for
+// the port one address that is free of conflicts, and walks all owners for any other: two
+// sources in turn would each walk thousands. BindOnce binds a throwaway socket to the
+// wildcard, which the kernel then remembers for all addresses. It fails with EADDRINUSE if
+// a stranger holds the port on some other address.
 //
-// It makes several calls because the socket is of no use outside.
+// It makes several calls because its socket is of no use to the caller.
 func BindOnce(port uint16) error {
 	err := bindOnce(unix.AF_INET6, &unix.SockaddrInet6{Port: int(port)})
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) { // no IPv6

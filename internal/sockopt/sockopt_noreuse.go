@@ -20,5 +20,5 @@ const FINUnacked = 0
 // Unacked fails: these systems do not tell what the peer has acknowledged.
 func Unacked(fd uintptr) (int, error) { return 0, errors.ErrUnsupported }
 
-// HasUnread fails: it is of use beside Unacked only.
+// HasUnread fails: it is of use only together with Unacked.
 func HasUnread(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }

@@ -25,9 +25,9 @@ func V6Only(fd uintptr) (bool, error) {
 	return on != 0, os.NewSyscallError("getsockopt", err)
 }
 
-// Discard reads what the peer has sent into buf, which is not empty, to be forgotten.
-// It does not block. The peer's FIN is io.EOF; n is 0 without an error if there is
-// nothing.
+// Discard reads and forgets what the peer has sent. It needs buf, which must not be empty.
+// It does not block. It returns io.EOF for the peer's FIN, and 0 without an error if there
+// is nothing.
 func Discard(fd uintptr, buf []byte) (n int, err error) { return recv(fd, buf, discardFlag) }
 
 // recv is recvfrom(2) that does not block, with Discard's results.
@@ -48,8 +48,8 @@ func recv(fd uintptr, buf []byte, flags int) (int, error) {
 	}
 }
 
-// ShutdownWrite sends a FIN after what is in the send buffer. It fails with ENOTCONN
-// where the connection exists no more.
+// ShutdownWrite sends a FIN after what is in the send buffer. It fails with ENOTCONN if
+// the connection no longer exists.
 func ShutdownWrite(fd uintptr) error {
 	return os.NewSyscallError("shutdown", unix.Shutdown(int(fd), unix.SHUT_WR))
 }

@@ -40,16 +40,16 @@ const FINUnacked = 0
 // Unacked fails: Windows does not tell what the peer has acknowledged.
 func Unacked(fd uintptr) (int, error) { return 0, errors.ErrUnsupported }
 
-// HasUnread fails: it is of use beside Unacked only.
+// HasUnread fails: it is of use only together with Unacked.
 func HasUnread(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
 
 // fionbio is FIONBIO of <winsock2.h>.
 const fionbio = 0x8004667e
 
-// Discard reads what the peer has sent into buf, which is not empty, to be forgotten.
+// Discard reads and forgets what the peer has sent. It needs buf, which must not be empty.
 // It makes the socket non-blocking for calls without an OVERLAPPED, of which package
-// net makes none. The peer's FIN is io.EOF; n is 0 without an error if there is
-// nothing.
+// net makes none. It returns io.EOF for the peer's FIN, and 0 without an error if there
+// is nothing.
 func Discard(fd uintptr, buf []byte) (int, error) {
 	on, size := uint32(1), uint32(0)
 	err := windows.WSAIoctl(windows.Handle(fd), fionbio, (*byte)(unsafe.Pointer(&on)), 4, nil, 0, &size, nil, 0)
@@ -68,8 +68,8 @@ func Discard(fd uintptr, buf []byte) (int, error) {
 	return int(n), os.NewSyscallError("wsarecv", err)
 }
 
-// Dup fails: a duplicate made by DuplicateHandle is no socket to Winsock. So Close keeps
-// none here, and what it would do with one is not there either.
+// Dup fails: Winsock does not take a duplicate made by DuplicateHandle for a socket. So
+// nothing is kept after Conn.Close here, and the functions for that fail too.
 func Dup(fd uintptr) (uintptr, error) { return 0, errors.ErrUnsupported }
 
 // ShutdownWrite fails, see Dup.

@@ -22,7 +22,7 @@ type Asker struct {
 }
 
 // Source returns the address that the kernel would dial raddr from. control may be nil.
-// Its error, or the error of the look-up, is why there is no source.
+// If there is no source, the error is control's or that of the look-up.
 func (a *Asker) Source(ctx context.Context, raddr netip.AddrPort, control func(network, address string, c syscall.RawConn) error) (netip.Addr, error) {
 	if source, err := a.byTCP(raddr, control); err == nil {
 		return source, nil

@@ -16,13 +16,13 @@ import (
 // byTCP asks with a TCP socket whose SYN is put off until the first write
 // (TCP_FASTOPEN_CONNECT, Linux 4.11), which never comes. Its connect looks up the route
 // and chooses the source, and nothing is sent. TCP_FASTOPEN_NO_COOKIE (4.15) makes that
-// hold for peers without a cookie. Where the options are refused (net.ipv4.tcp_fastopen
-// without its bit 1) or the address has a zone, the caller asks by UDP.
-// TestListenerUnderRules in lab pins it.
+// hold for peers without a cookie (TestListenerUnderRules in lab). It fails where the kernel
+// refuses the options (net.ipv4.tcp_fastopen without its bit 1) or the address has a zone;
+// Source then asks by UDP.
 //
-// A host on which fast open has just met a firewall that drops it, and which has
-// net.ipv4.tcp_fastopen_blackhole_timeout_sec set (zero since Linux 5.14), does not put
-// the SYN off. Then one SYN leaves, and the connection is ended.
+// If fast open has lately met a firewall that drops it, a kernel with
+// net.ipv4.tcp_fastopen_blackhole_timeout_sec set (zero since Linux 5.14) does not put the
+// SYN off. Then one SYN leaves, and shutdown ends the connection.
 func (a *Asker) byTCP(raddr netip.AddrPort, control func(string, string, syscall.RawConn) error) (netip.Addr, error) {
 	if raddr.Addr().Zone() != "" {
 		return netip.Addr{}, errors.ErrUnsupported
@@ -40,9 +40,9 @@ func (a *Asker) byTCP(raddr netip.AddrPort, control func(string, string, syscall
 	return source, nil
 }
 
-// take returns a socket for the caller alone: the one that is kept, or a new one. With
-// control it is always new: what control does to a socket may depend on raddr, and nothing
-// can undo it.
+// take returns a socket for the caller alone: the one that is kept, or a new one. With a
+// control function it is always new, since what that does to a socket may depend on raddr
+// and cannot be undone.
 func (a *Asker) take(raddr netip.AddrPort, control func(string, string, syscall.RawConn) error) (*socket, error) {
 	if control == nil {
 		if s := a.kept.of(raddr.Addr()).Swap(nil); s != nil {
@@ -71,8 +71,8 @@ func (a *Asker) keep(s *socket, raddr netip.AddrPort) {
 	}
 }
 
-// kept are the sockets that wait for the next question. Making and closing one takes
-// longer than asking.
+// kept has the sockets that wait for the next question. They are kept because making and
+// closing a socket takes longer than asking.
 type kept struct{ v4, v6 atomic.Pointer[socket] }
 
 // of returns the place of addr's family.
@@ -98,8 +98,8 @@ type socket struct {
 }
 
 // newSocket makes a socket of raddr's family. It becomes non-blocking only after
-// os.NewFile, which would otherwise have the runtime poll it for events that nothing waits
-// for.
+// os.NewFile, which registers a non-blocking descriptor with the runtime's poller. Nobody
+// waits for events of this one.
 func newSocket(raddr netip.AddrPort) (*socket, error) {
 	family, _ := sockaddr(raddr)
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

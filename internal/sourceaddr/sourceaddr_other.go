@@ -13,7 +13,7 @@ type kept struct{}
 
 func (*kept) close() {}
 
-// byTCP fails: only Linux can put the SYN off. The caller asks by UDP.
+// byTCP fails: only Linux can put the SYN off. Source then asks by UDP.
 func (*Asker) byTCP(netip.AddrPort, func(string, string, syscall.RawConn) error) (netip.Addr, error) {
 	return netip.Addr{}, errors.ErrUnsupported
 }

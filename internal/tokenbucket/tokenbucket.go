@@ -1,4 +1,4 @@
-// Package tokenbucket bounds a rate. It is pure: the caller tells it the time.
+// Package tokenbucket bounds a rate. It is pure: the caller passes in the time.
 package tokenbucket
 
 import "time"
@@ -11,10 +11,10 @@ type Bucket struct {
 	full  time.Time
 }
 
-// New returns a full bucket of burst tokens that gets one more each every.
+// New returns a full bucket of burst tokens. It gains one token per interval every.
 func New(burst int, every time.Duration) Bucket { return Bucket{burst: burst, every: every} }
 
-// Has reports whether a token is there at now.
+// Has reports whether a token is there.
 func (b *Bucket) Has(now time.Time) bool {
 	room := b.every * time.Duration(b.burst)
 	return b.full.Add(b.every).Sub(now) <= room
