@@ -191,6 +191,39 @@ func TestShutdownWaitsForWorkTLS(t *testing.T) {
 	waitToo()
 }
 
+// A request that came together with the one before is in the buffer of the tls.Conn, so
+// its handler seems to wait. It is answered all the same.
+func TestShutdownAnswersReadAheadTLS(t *testing.T) {
+	working, release := make(chan error, 1), make(chan struct{})
+	s := new(serve.Server)
+	s.Handler = func(c net.Conn) (serve.Handler, error) {
+		var b [1]byte // leaves the next request where it is
+		if _, err := c.Read(b[:]); errors.Is(err, io.EOF) {
+			return nil, nil
+		} else if err != nil {
+			return nil, err
+		}
+		if b[0] == '2' {
+			working <- nil
+			<-release
+		}
+		_, err := c.Write(b[:])
+		return s.Handler, err
+	}
+	c := runningTLS(t, s)()
+	write(t, c, "12")
+	if err := receive(t, working); err != nil {
+		t.Fatal(err)
+	}
+	wait := begun(t, s)
+	time.Sleep(3 * short) // until Shutdown has taken it for waiting
+	close(release)
+	if got, err := io.ReadAll(c); err != nil || string(got) != "12" {
+		t.Errorf("%q, %v", got, err)
+	}
+	wait()
+}
+
 // A client that is told something all the time is not idle, though it has said nothing
 // yet. What it says at the end is read.
 func TestShutdownSparesListeners(t *testing.T) {

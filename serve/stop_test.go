@@ -97,6 +97,24 @@ func TestShutdownServesTheNew(t *testing.T) {
 	<-ended
 }
 
+// A connection that has said nothing for five seconds is closed without a handler.
+func TestShutdownClosesTheMute(t *testing.T) {
+	t.Parallel()
+	called := make(chan struct{}, 1)
+	s := &serve.Server{ParkNew: true, Handler: func(net.Conn) (serve.Handler, error) {
+		called <- struct{}{}
+		return nil, nil
+	}}
+	c := dial(t, running(t, s))
+	eventually(t, "parked", func() bool { return s.Stats().Parked == 1 })
+	time.Sleep(5 * time.Second)
+	shutdown(t, s)
+	wantEOF(t, c)
+	if len(called) > 0 {
+		t.Error("the handler was called")
+	}
+}
+
 // Data that arrived before Shutdown began is answered, whether its event was seen or
 // not.
 func TestShutdownServesWhatHasCome(t *testing.T) {

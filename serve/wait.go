@@ -13,7 +13,8 @@ const newPatience = 5 * time.Second
 type wait struct {
 	mu sync.Mutex // of what follows; Server.mu may be taken inside it
 	call
-	timer *time.Timer // of IdleTimeout; nil until first needed
+	timer *time.Timer   // of IdleTimeout; nil until first needed
+	began time.Duration // when IdleTimeout was started, since epoch
 }
 
 // call is what is known about the running call of a handler. The server does not see
@@ -86,6 +87,7 @@ func (s *Server) laterWait(c *conn) {
 // limitWait starts IdleTimeout. If the traffic cannot be seen, all that the server can
 // do is to set a deadline. The caller holds c.mu.
 func (s *Server) limitWait(c *conn, seen bool) {
+	c.began = time.Since(epoch)
 	switch {
 	case s.IdleTimeout <= 0:
 	case !seen:
@@ -101,14 +103,19 @@ func (s *Server) limitWait(c *conn, seen bool) {
 func (s *Server) waitedLong(c *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if time.Since(epoch)-c.began < s.IdleTimeout {
+		return // this was the timer of the wait before
+	}
 	t, ok := c.traffic()
 	switch {
 	case !ok:
 	case c.idles(t, s.IdleTimeout):
 		s.count(&s.stats.IdleTimeouts)
 		c.endReads()
+	case c.kind == freshLayer && !t.input:
+		c.timer.Reset(s.IdleTimeout - t.quiet)
 	case c.kind == freshLayer:
-		c.timer.Reset(max(s.IdleTimeout-t.quiet, time.Millisecond))
+		c.timer.Reset(s.IdleTimeout)
 	}
 }
 
@@ -149,9 +156,8 @@ func (c *conn) endIfIdle() {
 
 // endReads makes the handler's reads return io.EOF once it has read all that has come.
 // Its writes go on: if it was not waiting but working on what a layer had read ahead,
-// its answer is not lost. The caller holds c.mu.
+// its answer is not lost.
 func (c *conn) endReads() {
-	c.kind = busy
 	if r, ok := c.socket().(interface{ CloseRead() error }); ok {
 		_ = r.CloseRead() // closed already, by its handler or by its peer's reset
 	}

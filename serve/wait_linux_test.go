@@ -14,11 +14,12 @@ import (
 	"github.com/reusetransport/reuseport/serve"
 )
 
-// short is an IdleTimeout to wait for, and far is the deadline of a handler that does not
-// bound its own waiting.
+// timeout is an IdleTimeout that does not pass between two steps of a test, even on a busy
+// machine. short is enough for one step. far is a deadline that never comes.
 const (
-	short = 100 * time.Millisecond
-	far   = time.Hour
+	short   = 100 * time.Millisecond
+	timeout = 600 * time.Millisecond
+	far     = time.Hour
 )
 
 // wantEndAfter demands that the server closes c after about d of silence.
@@ -35,7 +36,7 @@ func wantEndAfter(t *testing.T, c net.Conn, d time.Duration) {
 // handler that waits, whatever deadline that sets.
 func TestIdleTimeoutTLS(t *testing.T) {
 	var log logBuffer
-	s := &serve.Server{IdleTimeout: short, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	s := &serve.Server{IdleTimeout: timeout, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	s.Handler = func(c net.Conn) (serve.Handler, error) {
 		if err := c.SetDeadline(time.Now().Add(far)); err != nil {
 			return nil, err
@@ -46,11 +47,11 @@ func TestIdleTimeoutTLS(t *testing.T) {
 	c, other := dial(), dial()
 	for range 4 {
 		get(t, c)
-		time.Sleep(short / 2)
+		time.Sleep(timeout / 3)
 	}
 	get(t, other)
 	get(t, c)
-	wantEndAfter(t, c, short)
+	wantEndAfter(t, c, timeout)
 	wantEndAfter(t, other, 0)
 	eventually(t, "both are counted", func() bool { return s.Stats().IdleTimeouts == 2 && s.Stats().Active == 0 })
 	if log.String() != "" {
@@ -60,19 +61,19 @@ func TestIdleTimeoutTLS(t *testing.T) {
 
 // IdleTimeout does not end a handler that has something to do, however long it takes.
 func TestIdleTimeoutSparesWorkTLS(t *testing.T) {
-	s := &serve.Server{IdleTimeout: short}
+	s := &serve.Server{IdleTimeout: timeout}
 	s.Handler = func(c net.Conn) (serve.Handler, error) {
 		if err := readUntil(c, "\r\n"); err != nil {
 			return nil, err
 		}
-		time.Sleep(3 * short)
+		time.Sleep(timeout + short)
 		return with(s.Handler)(answerOK(c))
 	}
 	c := runningTLS(t, s)()
 	for range 2 {
 		for _, part := range []string{"GET / HTTP/1.1\r\n", "Host: h\r\n"} {
 			write(t, c, part)
-			time.Sleep(2 * short)
+			time.Sleep(timeout + short)
 		}
 		get(t, c) // ends this request
 	}
@@ -85,20 +86,20 @@ func TestIdleTimeoutSparesWorkTLS(t *testing.T) {
 // request.
 func TestIdleTimeoutNewTLS(t *testing.T) {
 	config, trust := certificate(t)
-	s := &serve.Server{Handler: answerOK, IdleTimeout: 3 * short, ParkNew: true}
+	s := &serve.Server{Handler: answerOK, IdleTimeout: timeout, ParkNew: true}
 	l := listen(t)
 	runningOn(t, s, tls.NewListener(l, config))
 	mute := dial(t, l)
-	wantEndAfter(t, mute, 3*short)
+	wantEndAfter(t, mute, timeout)
 	late := dial(t, l)
-	time.Sleep(2 * short)
+	time.Sleep(timeout / 2)
 	c := tls.Client(late, trust)
 	if err := c.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	wantEndAfter(t, c, 3*short)
+	wantEndAfter(t, c, timeout)
 	c = dialTLS(t, l.Addr(), trust)
-	time.Sleep(2 * short)
+	time.Sleep(timeout / 2)
 	get(t, c)
 	eventually(t, "two are counted", func() bool { return s.Stats().IdleTimeouts == 2 })
 }
@@ -107,7 +108,7 @@ func TestIdleTimeoutNewTLS(t *testing.T) {
 func TestIdleTimeoutHiddenSocket(t *testing.T) {
 	var extended atomic.Bool
 	told := make(chan error, 2)
-	s := &serve.Server{IdleTimeout: short, ParkNew: true}
+	s := &serve.Server{IdleTimeout: timeout, ParkNew: true}
 	s.Handler = func(c net.Conn) (serve.Handler, error) {
 		if extended.Load() {
 			if err := c.SetReadDeadline(time.Now().Add(far)); err != nil {
@@ -133,7 +134,7 @@ func TestIdleTimeoutHiddenSocket(t *testing.T) {
 	}
 	extended.Store(true)
 	c = dial(t, l)
-	time.Sleep(2 * short)
+	time.Sleep(timeout + short)
 	get(t, c)
 }
 
@@ -159,7 +160,7 @@ func TestHandlerFailuresTLS(t *testing.T) {
 		(<-failures)()
 		return nil, nil
 	}
-	s := &serve.Server{MaxConns: 1, IdleTimeout: short, Handler: func(c net.Conn) (serve.Handler, error) {
+	s := &serve.Server{MaxConns: 1, IdleTimeout: timeout, Handler: func(c net.Conn) (serve.Handler, error) {
 		return with(fail)(answerOK(c))
 	}}
 	dial := runningTLS(t, s)
@@ -169,7 +170,7 @@ func TestHandlerFailuresTLS(t *testing.T) {
 		wantEOF(t, c)
 	}
 	eventually(t, "both slots are free", func() bool { return s.Stats().Active == 0 })
-	time.Sleep(2 * short)
+	time.Sleep(timeout + short)
 	if st := s.Stats(); st.IdleTimeouts != 0 || st.Panics != 1 {
 		t.Errorf("%+v", st)
 	}

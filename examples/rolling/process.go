@@ -53,15 +53,6 @@ func (p *process) wait(cmd *exec.Cmd) {
 	close(p.ended)
 }
 
-func (p *process) hasEnded() bool {
-	select {
-	case <-p.ended:
-		return true
-	default:
-		return false
-	}
-}
-
 // await waits for the byte that a worker sends when it accepts. A worker that dies
 // closes its end of the pipe first: io.EOF.
 func await(ready *os.File) error {

@@ -31,8 +31,8 @@ func supervise(port uint16, n int) error {
 		select {
 		case <-end:
 			return t.stopAll()
-		case i := <-t.vacant:
-			complain(t.refill(i))
+		case w := <-t.ended:
+			complain(t.refill(w))
 		case <-replace:
 			if err := t.replaceAll(); err != nil {
 				complain(err) // the workers that are left go on

@@ -6,14 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
 // team is the workers, one on each socket.
 type team struct {
 	sockets []*os.File
-	workers []*process // nil before the first
-	vacant  chan int   // gets the place of a worker that has ended
+	workers []*process    // nil before the first
+	ended   chan *process // gets each worker that has ended
 }
 
 // restartPause is the least time between two starts in one place, so that workers that
@@ -21,7 +22,7 @@ type team struct {
 const restartPause = time.Second
 
 func newTeam(sockets []*os.File) *team {
-	return &team{sockets: sockets, workers: make([]*process, len(sockets)), vacant: make(chan int)}
+	return &team{sockets: sockets, workers: make([]*process, len(sockets)), ended: make(chan *process)}
 }
 
 // replaceAll replaces the workers one after the other. If the next one does not start,
@@ -48,29 +49,29 @@ func (t *team) place(i int) error {
 		return err
 	}
 	t.workers[i] = next
-	go t.watch(i, next)
+	go t.watch(next)
 	return nil
 }
 
-// watch reports the end of worker i.
-func (t *team) watch(i int, w *process) {
+// watch reports the end of a worker.
+func (t *team) watch(w *process) {
 	<-w.ended
 	time.Sleep(time.Until(w.started.Add(restartPause)))
-	t.vacant <- i
+	t.ended <- w
 }
 
 // refill starts a worker in the place of one that has ended by itself. The socket is
 // still open, so the kernel goes on giving it connections, and they wait in its queue
 // for the next worker.
-func (t *team) refill(i int) error {
-	old := t.workers[i]
-	if !old.hasEnded() {
+func (t *team) refill(old *process) error {
+	i := slices.Index(t.workers, old)
+	if i < 0 {
 		return nil // it was replaced
 	}
 	err := fmt.Errorf("worker %d ended: %v", i, old.err)
 	if next := t.place(i); next != nil {
 		err = errors.Join(err, next)
-		time.AfterFunc(restartPause, func() { t.vacant <- i })
+		time.AfterFunc(restartPause, func() { t.ended <- old })
 	}
 	return err
 }
