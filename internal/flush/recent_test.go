@@ -7,29 +7,49 @@ import (
 	"time"
 )
 
+// stranger is a 4-tuple of no close.
+var stranger = tuple{netip.MustParseAddrPort("127.0.0.1:1"), netip.MustParseAddrPort("127.0.0.1:2")}
+
 func tupleOn(port uint16) tuple {
 	addr := netip.MustParseAddr("127.0.0.1")
 	return tuple{netip.AddrPortFrom(addr, port), netip.AddrPortFrom(addr, 9)}
 }
 
-// TestRecentExpires: a close is remembered for redialWait and no longer, counted from the last
-// time that it was noted.
+// TestRecentExpires: a close is remembered for its time and no longer, counted from the last time
+// that it was noted.
 func TestRecentExpires(t *testing.T) {
 	var r recent
 	start := time.Now()
 	if r.has(tupleOn(1), start) {
 		t.Error("remembered before it was noted")
 	}
-	r.note(tupleOn(1), start, redialWait)
+	r.note(tupleOn(1), start, settledWait)
 	r.note(tupleOn(2), start, redialWait)
-	r.note(tupleOn(2), start.Add(redialWait/2), redialWait)
+	r.note(tupleOn(2), start.Add(settledWait/2), redialWait)
 	for after, want := range map[time.Duration][2]bool{
-		0: {true, true}, redialWait - 1: {true, true}, redialWait: {false, true},
-		redialWait*3/2 - 1: {false, true}, redialWait * 3 / 2: {false, false},
+		0: {true, true}, settledWait - 1: {true, true}, settledWait: {false, true}, redialWait: {false, true},
+		redialWait + settledWait/2 - 1: {false, true}, redialWait + settledWait/2: {false, false},
 	} {
 		now := start.Add(after)
 		if got := [2]bool{r.has(tupleOn(1), now), r.has(tupleOn(2), now)}; got != want {
 			t.Errorf("after %v: remembered %v, want %v", after, got, want)
+		}
+	}
+}
+
+// TestNoteEnd: where waiting does not help, because the connection is gone or in TIME_WAIT, the
+// close is soon forgotten.
+func TestNoteEnd(t *testing.T) {
+	c := &Closing{Laddr: stranger.laddr, Raddr: stranger.raddr}
+	for s, want := range map[status]time.Duration{
+		{}: redialWait, {unacked: 5}: redialWait, {unacked: 5, finished: true}: redialWait,
+		{finished: true}: settledWait, {broken: true}: settledWait, {unacked: 5, broken: true}: settledWait,
+	} {
+		var f Flusher
+		before := time.Now()
+		f.noteEnd(c, s)
+		if got := f.recent.until[stranger]; got.Before(before.Add(want)) || got.After(time.Now().Add(want)) {
+			t.Errorf("%+v: remembered for %v, want %v", s, got.Sub(before), want)
 		}
 	}
 }

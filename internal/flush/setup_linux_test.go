@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -219,6 +218,3 @@ func unread(t *testing.T, c, peer *net.TCPConn, n int) {
 		return has
 	})
 }
-
-// stranger is a 4-tuple of no close.
-var stranger = tuple{netip.MustParseAddrPort("127.0.0.1:1"), netip.MustParseAddrPort("127.0.0.1:2")}
