@@ -231,8 +231,21 @@ func (f *Flusher) sweep() {
 		f.pending = nil
 		return
 	}
-	soonest := slices.MinFunc(f.pending, func(a, b *Closing) int { return a.due.Compare(b.due) })
-	f.arm(soonest.due)
+	f.armForSoonest()
+}
+
+// armForSoonest makes the timer fire for the next connection that is due. Whoever has claimed
+// one arms the timer for it himself. The caller holds mu.
+func (f *Flusher) armForSoonest() {
+	var soonest *Closing
+	for _, c := range f.pending {
+		if !c.claimed && (soonest == nil || c.due.Before(soonest.due)) {
+			soonest = c
+		}
+	}
+	if soonest != nil {
+		f.arm(soonest.due)
+	}
 }
 
 // stepAll inspects all connections for which wanted reports true. It calls wanted with mu

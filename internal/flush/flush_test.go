@@ -32,6 +32,25 @@ func TestGiveUpWhileOthersWork(t *testing.T) {
 	}
 }
 
+// TestSweepIgnoresClaimed: a sweep does not come back at once for a connection that is due and
+// that somebody else works on.
+func TestSweepIgnoresClaimed(t *testing.T) {
+	var f Flusher
+	now := time.Now()
+	f.pending = []*Closing{{claimed: true, due: now}}
+	f.sweep()
+	if f.armed {
+		t.Error("the timer is armed for it")
+	}
+	later := now.Add(time.Hour)
+	f.pending = append(f.pending, &Closing{due: later.Add(1)}, &Closing{due: later})
+	f.sweep()
+	if !f.armed || !f.next.Equal(later) {
+		t.Errorf("armed %v for %v, want %v", f.armed, f.next, later)
+	}
+	f.timer.Stop()
+}
+
 // connectedSocket returns a descriptor of a connection on loopback. It is the caller's to close.
 func connectedSocket(t *testing.T) (fd uintptr) {
 	t.Helper()
