@@ -71,6 +71,7 @@ func (c *Conn) keep(fd uintptr) *flush.Closing {
 	leave := c.isServed() && hasArrived(fd) // asked first: a peer may speak only now
 	if unread, err := sockopt.HasUnread(fd); unread || err != nil {
 		c.flusher.DiscardAll(fd)
+		leave = false // the peer may be in the middle of what it sends
 	}
 	if leave {
 		return nil

@@ -140,3 +140,25 @@ func shutWindow(t *testing.T, tr *reuseport.Transport) (c *reuseport.Conn, end n
 	awaitAtMost(t, "bytes not acknowledged", 0, func() int { return outq(t, c) })
 	return c, end, window
 }
+
+// TestCloseAmidUpload: a server that answers and closes before it has read a request does not
+// reset a client that still sends it.
+func TestCloseAmidUpload(t *testing.T) {
+	var tr reuseport.Transport
+	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	for range 20 {
+		client := dialPlain(t, l.Addr().String())
+		served := accept(t, l)
+		sent := make(chan error, 1)
+		go func() { _, err := client.Write(pattern(8 << 20)); sent <- err }()
+		if _, err := io.ReadFull(served, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		awaitUnread(t, served)
+		<-writeThenClose(t, served, []byte("too large"))
+		if err := <-sent; err != nil {
+			t.Fatal("while sending: ", err)
+		}
+		wantDataThenEOF(t, client, []byte("too large"))
+	}
+}
