@@ -63,7 +63,7 @@ func scarceSteps(raddr ma.Multiaddr) map[string]func(*reuseport.Transport) error
 			return closed(tr.ListenPort(uint16(portOf(l.Addr()))))
 		},
 		"wildcard beside specific": func(tr *reuseport.Transport) error {
-			l, err := tr.Listen(ma.StringCast("/ip4/127.0.0.1/tcp/0"))
+			l, err := tr.Listen(tcpMultiaddr(localhost, ownPort())) // TIME_WAIT may hold an ephemeral port elsewhere
 			if err != nil {
 				return err
 			}
