@@ -273,7 +273,7 @@ func (t *Transport) flatten(laddr listenAddr) {
 
 // duplicate makes another handle of a socket of ours. The caller holds registry.mu.
 func (t *Transport) duplicate(sock *socket) (manet.Listener, error) {
-	f, err := sock.handles[0].file()
+	f, err := t.file(sock.handles[0])
 	if err != nil {
 		return nil, err
 	}

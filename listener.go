@@ -12,6 +12,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/reusetransport/reuseport/internal/accept"
+	"github.com/reusetransport/reuseport/internal/errno"
 	"github.com/reusetransport/reuseport/internal/netaddr"
 	"github.com/reusetransport/reuseport/internal/sockopt"
 )
@@ -155,7 +156,16 @@ func (l *listener) SyscallConn() (syscall.RawConn, error) { return l.tcp.Syscall
 
 // File returns a duplicate of the descriptor, to hand to another process. It
 // belongs to the caller; closing it does not affect the listener, nor the reverse.
-func (l *listener) File() (*os.File, error) { return l.file() }
+func (l *listener) File() (*os.File, error) { return l.t.file(&l.handle) }
+
+// file is the handle's, again where closed connections could give up descriptors for it.
+func (t *Transport) file(h *handle) (*os.File, error) {
+	f, err := h.file()
+	if errno.IsOutOfResources(err) && t.flushes.GiveUp() > 0 {
+		f, err = h.file()
+	}
+	return f, err
+}
 
 // file returns a duplicate descriptor of the socket. It does not go through os.File.Fd,
 // which would put the socket into blocking mode for a moment, for all its descriptors.

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/reusetransport/reuseport/internal/errno"
 )
 
 // Default waiting times of a [Backoff], those of net/http.Server.
@@ -36,7 +38,7 @@ type Backoff struct {
 	// goroutines at once.
 	Notify func(Event)
 
-	// Relieve, if not nil, is called when an accept is starved. If it reports that it
+	// Relieve, if not nil, is called when an accept lacks descriptors or memory. If it reports that it
 	// freed descriptors, the accept is tried again at once.
 	Relieve func() bool
 
@@ -72,7 +74,7 @@ func Next[C any](b *Backoff, closed <-chan struct{}, accept func() (C, error)) (
 		if kind != Harmless && kind != Starved {
 			return c, err
 		}
-		if kind == Starved && b.Relieve != nil && b.Relieve() {
+		if b.Relieve != nil && errno.IsOutOfResources(err) && b.Relieve() {
 			continue
 		}
 		if !sleep(b.failed(kind, err), closed) {
