@@ -104,11 +104,7 @@ func wantLines(t *testing.T, c *child, lines ...string) {
 func startAlone(t *testing.T, role string) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if uid := os.Getuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}} // root there
-	}
+	cmd.SysProcAttr = ownNetwork()
 	return startCommand(t, role, cmd)
 }
 

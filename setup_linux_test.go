@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +26,62 @@ var linuxRoles = map[string]role{
 	"noAddress": childNoAddress,
 	"specific":  childSpecific,
 	"probe":     childProbe,
+	"answer":    childAnswer,
+	"live":      childLive,
+}
+
+// insideVariable is set in a process that runs one test again, see apart.
+const insideVariable = "REUSEPORT_TEST_INSIDE"
+
+// apart reports whether a test runs in a process of its own. If not, it runs the test in one
+// and takes over the result.
+func apart(t *testing.T) bool {
+	t.Helper()
+	return os.Getenv(insideVariable) != "" || runAgain(t, nil)
+}
+
+// alone is apart, in a network namespace of its own. All of 10/8 is on its loopback interface:
+// to Close these addresses are beyond loopback.
+func alone(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(insideVariable) == "" {
+		return runAgain(t, ownNetwork())
+	}
+	if err := setLoopback([]byte{10, 0, 0, 1}); err != nil {
+		t.Fatal(err)
+	}
+	return true
+}
+
+// runAgain runs a test in a new process and returns false.
+func runAgain(t *testing.T, attr *syscall.SysProcAttr) bool {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=10m",
+		fmt.Sprintf("-test.short=%t", testing.Short()), fmt.Sprintf("-soak=%t", *soak))
+	cmd.Env = append(childEnv(""), insideVariable+"=1")
+	cmd.SysProcAttr = attr
+	out, err := cmd.CombinedOutput()
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		skip(t, "no process of this kind may start: %v", err)
+	case err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()+" "):
+		t.Errorf("in a process of its own: %v\n%s", err, out)
+	default:
+		t.Logf("in a process of its own:\n%s", out)
+	}
+	return false
+}
+
+// ownNetwork starts a process in a network namespace of its own, which has no address.
+func ownNetwork() *syscall.SysProcAttr {
+	uid := os.Getuid()
+	if uid == 0 {
+		return &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	}
+	return &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWNET | syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: uid, Size: 1}}, // root there
+	}
 }
 
 // silentListener returns the address of a listener that no SYN reaches.
@@ -152,15 +211,18 @@ func limitDescriptors(n int) (undo func() error, err error) {
 // that 64 kB do not go through.
 func stuckPeer(t testing.TB) (*net.TCPListener, uint16) {
 	t.Helper()
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return withFD(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
-	}}
+	lc := net.ListenConfig{Control: smallBuffer}
 	l, err := lc.Listen(t.Context(), "tcp4", "0.0.0.0:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
 	return l.(*net.TCPListener), uint16(portOf(l.Addr()))
+}
+
+// smallBuffer makes the receive buffer of a socket small.
+func smallBuffer(_, _ string, c syscall.RawConn) error {
+	return withFD(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
 }
 
 // writeTo dials a stuckPeer and writes n bytes.
