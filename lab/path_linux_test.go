@@ -434,7 +434,7 @@ func TestHedgeOutcomes(t *testing.T) {
 			pathDials{To: []string{"192.0.0.80:7999"}, Timeout: 5 * time.Second}, refusedSoon,
 		},
 		"the listening port is preferred": {
-			lab.Match{SrcPort: 1}, 5 * time.Millisecond, pathDials{To: []string{far(1)}}, bothConnected,
+			lab.Match{SrcPort: 1}, 10 * time.Millisecond, pathDials{To: []string{far(1)}}, bothConnected,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

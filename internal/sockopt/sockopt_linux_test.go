@@ -2,6 +2,7 @@ package sockopt_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -166,7 +167,7 @@ func wantAll(t *testing.T, first, second *net.TCPListener, n int) {
 
 // TestBindOnce: it gets in beside a listener of ours, and leaves nothing behind.
 func TestBindOnce(t *testing.T) {
-	l := listen(t, "127.0.0.1:0", nil)
+	l := listen(t, fmt.Sprintf("127.0.0.1:%d", 11000+os.Getpid()%8000), nil) // no connection has such a port
 	onListener(t, l, func(fd uintptr) error { return sockopt.SetReusePort(fd, true) })
 	before := openDescriptors(t)
 	if err := sockopt.BindOnce(portOf(l)); err != nil {
