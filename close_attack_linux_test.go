@@ -272,13 +272,15 @@ func TestAttackFewDescriptors(t *testing.T) {
 	})
 }
 
+// ownGoroutines are those of a server that nobody has asked anything: main and serve.
+const ownGoroutines = 2
+
 // wantNothingLeft checks that a server keeps neither a descriptor nor a goroutine when its
 // clients are gone.
 func wantNothingLeft(t *testing.T, s server) {
 	t.Helper()
-	const own = 2 // main and serve
 	s.awaitState(t, "nothing left", func(now answererState) bool {
-		return now.served == 0 && now.kept <= 0 && now.goroutines <= own
+		return now.served == 0 && now.kept <= 0 && now.goroutines <= ownGoroutines
 	})
 }
 
@@ -313,6 +315,62 @@ func TestAttackWaves(t *testing.T) {
 		cancel()
 		wantNothingLeft(t, s)
 	})
+}
+
+// TestAttackFlood: clients that send without end after they were answered do not occupy one goroutine
+// after the other. How many honest clients are served depends on the machine: the flood takes all.
+func TestAttackFlood(t *testing.T) {
+	long(t, "attacks two servers for 2 s each")
+	if !alone(t) {
+		return
+	}
+	for _, kind := range []string{"net", "reuseport"} {
+		s := startServer(t, kind, "10.0.0.1", answerSize, 0)
+		stop := attack(t.Context(), 200, func(ctx context.Context) {
+			for ctx.Err() == nil {
+				flood(ctx, s.address)
+			}
+		})
+		time.Sleep(time.Second)
+		honest, others := honestBesideFlood(t, s)
+		t.Logf("%s: %d honest requests answered; at most %d goroutines that serve no connection", kind, honest, others)
+		const enough = 4 // a sweep, and two or three that have just served
+		if kind == "reuseport" && others > enough {
+			t.Errorf("%d goroutines that serve no connection, want %d at most", others, enough)
+		}
+		stop()
+		wantNothingLeft(t, s)
+	}
+}
+
+// honestBesideFlood sends requests for a second. It returns how many were answered, and the
+// greatest number of goroutines that did not serve connections.
+func honestBesideFlood(t *testing.T, s server) (answered, others int) {
+	t.Helper()
+	for start := time.Now(); time.Since(start) < time.Second; time.Sleep(10 * time.Millisecond) {
+		if requestWhole(s.address) == nil {
+			answered++
+		}
+		now := s.state(t)
+		others = max(others, now.goroutines-now.served-ownGoroutines)
+	}
+	return answered, others
+}
+
+// flood sends a request, and then without end until the server resets or ctx ends.
+func flood(ctx context.Context, address string) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp4", address)
+	if err != nil {
+		pause(ctx, 10*time.Millisecond)
+		return
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	data := pattern(64 << 10)
+	for _, err = io.WriteString(c, "flood\n"); err == nil; {
+		_, err = c.Write(data)
+	}
 }
 
 // TestPendingCPU: what thousands of pending closes cost while nothing happens but that their peers
@@ -432,6 +490,9 @@ func TestRedialAmongPending(t *testing.T) {
 	}
 	const redials = 100
 	n := min(4000, roomForCloses(t))
+	if hasRaceDetector() {
+		n /= 8 // to inspect one costs ten times as much
+	}
 	w := newCrowd(t, n)
 	var took []time.Duration
 	for i := range redials {

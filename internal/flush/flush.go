@@ -27,15 +27,14 @@ import (
 // mu is held for no system call on a connection, only for getrlimit. Whoever works on a
 // connection claims it under mu first; everybody else then leaves it alone.
 type Flusher struct {
-	mu       sync.Mutex
-	pending  []*Closing  // oldest first
-	timer    *time.Timer // of the next sweep; nil before the first close
-	armed    bool        // the timer will fire
-	sweeping bool        // a sweep is under way
-	next     time.Time   // when
-	limit    int         // the user's bound on len(pending); zero is none
-	room     int         // how many may be pending; zero before the first close
-	counts   Counts
+	mu      sync.Mutex
+	pending []*Closing  // oldest first
+	timer   *time.Timer // of the next sweep; nil before the first close
+	armed   bool        // the timer will fire, or a sweep runs
+	next    time.Time   // when; zero while a sweep runs
+	limit   int         // the user's bound on len(pending); zero is none
+	room    int         // how many may be pending; zero before the first close
+	counts  Counts
 
 	recent  recent    // closes that the system completes
 	buffers sync.Pool // of *[]byte, for what is discarded
@@ -218,35 +217,22 @@ func (f *Flusher) arm(due time.Time) {
 // meanwhile.
 const batch = 64
 
-// sweep inspects all connections that are due, and arms the timer for the next one. If the
-// timer fires during a sweep that takes long, that sweep arms it again.
+// sweep inspects all connections that are due, and arms the timer for the next one.
 func (f *Flusher) sweep() {
-	if !f.beginSweep() {
-		return
-	}
+	f.mu.Lock()
+	f.next = time.Time{} // nothing is due before it, so no second sweep begins beside this one
+	f.mu.Unlock()
 	now := time.Now()
 	f.stepAll(func(c *Closing) bool { return !c.due.After(now) })
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.sweeping = false
+	f.armed = false
 	f.measureRoom() // the limit of descriptors may have changed
 	if len(f.pending) == 0 {
 		f.pending = nil
 		return
 	}
 	f.armForSoonest()
-}
-
-// beginSweep reports false if another sweep is under way.
-func (f *Flusher) beginSweep() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.armed = false
-	if f.sweeping {
-		return false
-	}
-	f.sweeping = true
-	return true
 }
 
 // armForSoonest makes the timer fire for the next connection that is due. Whoever has claimed
