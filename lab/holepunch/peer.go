@@ -35,8 +35,8 @@ const (
 type From string
 
 const (
-	// Shared is the port that the host listens on: Transport.Punch.
-	Shared From = "listening port"
+	// Listening is the port that the host listens on: Transport.Punch.
+	Listening From = "listening port"
 
 	// Ephemeral is a new port for each dial. The peer cannot know it.
 	Ephemeral From = "ephemeral port"

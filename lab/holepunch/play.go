@@ -47,7 +47,7 @@ func Play(ctx context.Context, cfg Config) ([]Panel, error) {
 	}
 	errs := make([]error, len(panels))
 	var wg sync.WaitGroup
-	for i, from := range []From{Shared, Ephemeral, Shared} {
+	for i, from := range []From{Listening, Ephemeral, Listening} {
 		wg.Go(func() {
 			errs[i] = panels[i].play(ctx, Try{Port: 4001, From: from, LateB: cfg.Late, Patience: drawnPatience})
 		})

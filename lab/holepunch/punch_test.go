@@ -101,15 +101,15 @@ func demand(count, goal int) int {
 
 // together starts both sides at the same time; apart starts one of them up to d
 // later, a and b in turn.
-func together(int) holepunch.Try { return holepunch.Try{From: holepunch.Shared} }
+func together(int) holepunch.Try { return holepunch.Try{From: holepunch.Listening} }
 
 func apart(d time.Duration) func(i int) holepunch.Try {
 	return func(i int) holepunch.Try {
 		late := rand.N(d)
 		if i%2 == 0 {
-			return holepunch.Try{From: holepunch.Shared, LateA: late}
+			return holepunch.Try{From: holepunch.Listening, LateA: late}
 		}
-		return holepunch.Try{From: holepunch.Shared, LateB: late}
+		return holepunch.Try{From: holepunch.Listening, LateB: late}
 	}
 }
 
@@ -160,7 +160,7 @@ func TestControls(t *testing.T) {
 		from  holepunch.From
 	}{
 		{"ephemeral port", holepunch.Scene{RTT: 20 * time.Millisecond, A: preserving, B: preserving}, holepunch.Ephemeral},
-		{"address-and-port-dependent mapping", holepunch.Scene{RTT: 20 * time.Millisecond, A: dependent, B: dependent}, holepunch.Shared},
+		{"address-and-port-dependent mapping", holepunch.Scene{RTT: 20 * time.Millisecond, A: dependent, B: dependent}, holepunch.Listening},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			results := measure(t, tt.scene, count, count, func(int) holepunch.Try {
@@ -182,7 +182,7 @@ func TestControls(t *testing.T) {
 // plain dial, whether that peer punches too or only listens.
 func TestOnePublic(t *testing.T) {
 	s := holepunch.Scene{RTT: 20 * time.Millisecond, A: holepunch.NATed(lab.PortShifting, lab.Drop)}
-	for _, from := range []holepunch.From{holepunch.Shared, holepunch.Plain} {
+	for _, from := range []holepunch.From{holepunch.Listening, holepunch.Plain} {
 		t.Run(string(from), func(t *testing.T) {
 			results := measure(t, s, *tries, atOnce, func(i int) holepunch.Try {
 				return holepunch.Try{From: from, OnlyA: true}
@@ -208,7 +208,7 @@ func TestSYNsOnTheWire(t *testing.T) {
 	if err := holepunch.Open(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.Run(t.Context(), n, holepunch.Try{Port: 4001, From: holepunch.Shared, OnlyA: true, Patience: 3500 * time.Millisecond})
+	r, err := s.Run(t.Context(), n, holepunch.Try{Port: 4001, From: holepunch.Listening, OnlyA: true, Patience: 3500 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
