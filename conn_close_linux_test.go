@@ -2,11 +2,16 @@ package reuseport_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/reusetransport/reuseport"
 )
@@ -160,5 +165,114 @@ func TestCloseAmidUpload(t *testing.T) {
 			t.Fatal("while sending: ", err)
 		}
 		wantDataThenEOF(t, client, []byte("too large"))
+	}
+}
+
+// TestCloseKeepsDescriptor: which closes keep a descriptor. The system does the rest for an
+// accepted connection of a local client that has spoken and was heard, once all that was
+// written has left.
+func TestCloseKeepsDescriptor(t *testing.T) {
+	nothing := func(*testing.T, *reuseport.Conn, *reuseport.Conn) {}
+	speak := func(t *testing.T, c, peer *reuseport.Conn) {
+		if _, err := peer.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		awaitUnread(t, c)
+	}
+	ask := func(t *testing.T, c, peer *reuseport.Conn) {
+		speak(t, c, peer)
+		if _, err := io.ReadFull(c, make([]byte, len("hello"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, row := range map[string]struct {
+		dialed bool
+		before func(t *testing.T, c, peer *reuseport.Conn)
+		want   bool
+	}{
+		"dialed, peer silent":    {true, nothing, true},
+		"dialed, peer was heard": {true, ask, true},
+		"accepted, peer silent":  {false, nothing, true},
+		"accepted, unread":       {false, speak, true},
+		"accepted, served":       {false, ask, false},
+		"accepted, peer does not read": {false, func(t *testing.T, c, peer *reuseport.Conn) {
+			ask(t, c, peer)
+			bufferAll(t, c, 64<<20)
+		}, true},
+	} {
+		p := newClosePair(t, 0)
+		c, peer := p.accepted, p.dialed
+		if row.dialed {
+			c, peer = peer, c
+		}
+		row.before(t, c, peer)
+		if got := keepsDescriptor(t, c); got != row.want {
+			t.Errorf("%s: keeps a descriptor: %v, want %v", name, got, row.want)
+		}
+	}
+}
+
+// TestClosePunchedKeepsDescriptor: a punched connection may be dialed again, whichever side's SYN
+// was first.
+func TestClosePunchedKeepsDescriptor(t *testing.T) {
+	a, b := newPuncher(t), newPuncher(t)
+	dialed, err := a.Dial(b.l.Multiaddr()) // waits in b's accept queue
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dialed.Close()
+	c := mustPunch(t, b, a)
+	if c.Direction() != reuseport.Accepted {
+		t.Fatal(c.Direction())
+	}
+	if _, err := dialed.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, len("hello"))); err != nil {
+		t.Fatal(err)
+	}
+	if !keepsDescriptor(t, c) {
+		t.Error("no descriptor is kept")
+	}
+}
+
+// keepsDescriptor closes c and reports whether the process still has a descriptor of its socket.
+func keepsDescriptor(t *testing.T, c *reuseport.Conn) bool {
+	t.Helper()
+	var socket string
+	onSocket(t, c, func(fd int) (err error) {
+		socket, err = os.Readlink(fmt.Sprint("/proc/self/fd/", fd))
+		return err
+	})
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		link, err := os.Readlink("/proc/self/fd/" + e.Name())
+		return err == nil && link == socket
+	})
+}
+
+// TestSetLingerReadsBack: more than zero is not what the system gets, because its close would wait.
+func TestSetLingerReadsBack(t *testing.T) {
+	p := newClosePair(t, 0)
+	for _, row := range []struct {
+		sec  int
+		want unix.Linger
+	}{{3, unix.Linger{}}, {0, unix.Linger{Onoff: 1}}, {1, unix.Linger{}}, {0, unix.Linger{Onoff: 1}}, {-1, unix.Linger{}}} {
+		if err := p.dialed.SetLinger(row.sec); err != nil {
+			t.Fatal(err)
+		}
+		onSocket(t, p.dialed, func(fd int) error {
+			got, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER)
+			if err == nil && *got != row.want {
+				t.Errorf("after SetLinger(%d): %+v", row.sec, *got)
+			}
+			return err
+		})
 	}
 }

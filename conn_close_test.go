@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -32,6 +33,69 @@ func TestAbort(t *testing.T) {
 	p.connect(t)
 	if !p.dialed.Reused() {
 		t.Errorf("4-tuple not free: %v", p.dialed.Cause())
+	}
+}
+
+// TestAbortResets: Abort resets whatever SetLinger said before, and from an ephemeral port too.
+func TestAbortResets(t *testing.T) {
+	p := newClosePair(t, 0)
+	abort(t, p.dialed) // its 4-tuple is needed
+	for _, use := range []reuseport.PortUse{reuseport.PreferReuse, reuseport.NewPort} {
+		for _, sec := range []int{0, -1, 3} {
+			c, err := p.dialer.DialContext(reuseport.WithPortUse(t.Context(), use), p.target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := accept(t, p.listener)
+			if err := c.(*reuseport.Conn).SetLinger(sec); err != nil {
+				t.Fatal(err)
+			}
+			abort(t, c.(*reuseport.Conn))
+			if _, err := in.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%v, SetLinger(%d): the peer reads %v", use, sec, err)
+			}
+		}
+	}
+}
+
+// TestAbortNewPort: Abort resets a connection from an ephemeral port of which SetLinger was not
+// called.
+func TestAbortNewPort(t *testing.T) {
+	var tr, other reuseport.Transport
+	l := listen(t, &other, "/ip4/127.0.0.1/tcp/0")
+	c := dialOnce(t, &tr, l.Multiaddr())
+	in := accept(t, l)
+	abort(t, c)
+	_, err := in.Read(make([]byte, 1))
+	wantErr(t, err, syscall.ECONNRESET)
+}
+
+// TestCloseEmbeddedClosed: after the embedded connection was closed, Close and Abort return
+// net.ErrClosed.
+func TestCloseEmbeddedClosed(t *testing.T) {
+	file := func(c *reuseport.Conn) error { f, err := c.File(); return errors.Join(err, f.Close()) }
+	nothing := func(*reuseport.Conn) error { return nil }
+	for name, row := range map[string]struct {
+		flushTimeout time.Duration
+		before, ends func(*reuseport.Conn) error
+	}{
+		"Close":                     {0, nothing, (*reuseport.Conn).Close},
+		"Close without delivery":    {-1, nothing, (*reuseport.Conn).Close},
+		"Close after File":          {0, file, (*reuseport.Conn).Close},
+		"Abort":                     {0, nothing, (*reuseport.Conn).Abort},
+		"Abort without SO_LINGER 0": {0, func(c *reuseport.Conn) error { return c.SetLinger(-1) }, (*reuseport.Conn).Abort},
+	} {
+		p := newClosePair(t, row.flushTimeout)
+		if err := row.before(p.dialed); err != nil {
+			t.Logf("%s: %v", name, err) // package net has no File on Windows
+			continue
+		}
+		if err := p.dialed.TCPConn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := row.ends(p.dialed); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -117,6 +181,7 @@ func TestCloseRedial(t *testing.T) {
 	linuxOnly(t)
 	p := newClosePair(t, 0)
 	reused := 0
+	var took []time.Duration
 	for range 200 {
 		if _, err := p.accepted.Write(pattern(1)); err != nil { // unread when we close
 			t.Fatal(err)
@@ -127,11 +192,16 @@ func TestCloseRedial(t *testing.T) {
 		if err := p.dialed.Close(); err != nil {
 			t.Fatal(err)
 		}
-		old := p.accepted
+		old, start := p.accepted, time.Now()
 		if p.connect(t); p.dialed.Reused() {
 			reused++
 		}
+		took = append(took, time.Since(start))
 		wantDataThenEOF(t, old, pattern(10_000))
+	}
+	slices.Sort(took)
+	if median := took[len(took)/2]; median > 20*time.Millisecond {
+		t.Errorf("a redial took %v in the median", median)
 	}
 	if t.Logf("%d of 200 reused", reused); reused < 196 {
 		t.Errorf("%d of 200 redials reused the port", reused)

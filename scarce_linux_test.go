@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"runtime"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -170,4 +172,106 @@ func closeWithoutDescriptors(t *testing.T, c *reuseport.Conn) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestScarceGivesUpCloses: a step that finds no descriptor gets one of a pending close. Nothing
+// of that close is lost.
+func TestScarceGivesUpCloses(t *testing.T) {
+	for name, step := range map[string]func(*testing.T, *reuseport.Transport, *closePair) error{
+		"Dial": func(t *testing.T, tr *reuseport.Transport, p *closePair) error {
+			return dialAbort(tr.DialContext(required(t), p.target))
+		},
+		"Dial from a new port": func(t *testing.T, tr *reuseport.Transport, p *closePair) error {
+			return dialAbort(tr.DialContext(reuseport.WithPortUse(t.Context(), reuseport.NewPort), p.target))
+		},
+		"Listen": func(t *testing.T, tr *reuseport.Transport, _ *closePair) error {
+			l, err := tr.Listen(tcpMultiaddr(ownIP(), 0))
+			if err != nil {
+				return err
+			}
+			return l.Close()
+		},
+	} {
+		var tr reuseport.Transport
+		listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+		l, port := stuckPeer(t)
+		p := newClosePair(t, 0)
+		end := closeStuck(t, &tr, l, port, 1)[0]
+		fillGaps(t)
+		var err error
+		withSpareDescriptors(t, 0, func() { err = step(t, &tr, p) })
+		if s := tr.Stats(); err != nil || s.ClosesAborted != 1 || s.ClosesPending != 0 {
+			t.Errorf("%s: %v; %d closes given up, %d pending", name, err, s.ClosesAborted, s.ClosesPending)
+		}
+		wantDataThenEOF(t, end, pattern(64<<10))
+		end.Close()
+	}
+}
+
+// dialAbort resets what a dial brought.
+func dialAbort(c net.Conn, err error) error {
+	if err != nil {
+		return err
+	}
+	return c.(*reuseport.Conn).Abort()
+}
+
+// TestScarceCloseGivesUpCloses: a Close that finds no descriptor gets one of an older close, and
+// is looked after.
+func TestScarceCloseGivesUpCloses(t *testing.T) {
+	var tr reuseport.Transport
+	listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	l, port := stuckPeer(t)
+	conns, ends := writeStuck(t, &tr, l, port, 2)
+	closeAll(t, conns[:1])
+	fillGaps(t)
+	closeWithoutDescriptors(t, conns[1])
+	if s := tr.Stats(); s.ClosesAborted != 1 || s.ClosesPending != 1 {
+		t.Errorf("%d closes given up, %d pending, want 1 and 1", s.ClosesAborted, s.ClosesPending)
+	}
+	for _, end := range ends {
+		wantDataThenEOF(t, end, pattern(64<<10))
+		end.Close()
+	}
+}
+
+// TestScarceAcceptGivesUpCloses: an Accept that finds no descriptor gets one of a pending close,
+// and does not wait.
+func TestScarceAcceptGivesUpCloses(t *testing.T) {
+	var tr reuseport.Transport
+	in := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	l, port := stuckPeer(t)
+	end := closeStuck(t, &tr, l, port, 1)[0]
+	fillGaps(t)
+	withSpareDescriptors(t, 1, func() { // connect gets it
+		connectRaw(t, in.Addr().(*net.TCPAddr))
+		accept(t, in)
+	})
+	if s := tr.Stats(); s.ClosesAborted != 1 || s.AcceptDelayed != 0 {
+		t.Errorf("%d closes given up, Accept waited %d times, want 1 and 0", s.ClosesAborted, s.AcceptDelayed)
+	}
+	wantDataThenEOF(t, end, pattern(64<<10))
+	end.Close()
+}
+
+// fillGaps opens descriptors until the next one is the highest. Where the limit is set after that,
+// one that is closed can be had again.
+func fillGaps(t *testing.T) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	highest := 0
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil {
+			highest = max(highest, fd)
+		}
+	}
+	for fd := 0; fd <= highest; {
+		if fd, err = unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+	}
 }
