@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -23,6 +24,7 @@ type host struct {
 	ctx context.Context
 	tr  reuseport.Transport
 
+	ports    atomic.Int32 // that freePort has given
 	mu       sync.Mutex
 	programs []*running
 	gates    map[string]*gate          // of the services that wait for a word
@@ -38,7 +40,7 @@ func hostRole(p *lab.Process) error {
 	lab.Handle(p, "run", h.run)
 	lab.Handle(p, "start", h.start)
 	lab.Handle(p, "finish", h.finish)
-	lab.Handle(p, "port", freePort)
+	lab.Handle(p, "port", h.freePort)
 	lab.Handle(p, "serve", h.serve)
 	lab.Handle(p, "open", h.open)
 	lab.Handle(p, "send", h.send)
@@ -79,13 +81,9 @@ func (h *host) finish(_ context.Context, id int) (outcome, error) {
 	return r.wait(), nil
 }
 
-// freePort returns a port that nobody listens on.
-func freePort(_ context.Context, at string) (int, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(at, "0"))
-	if err != nil {
-		return 0, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+// freePort returns a port that no other call returned, below those that connections get.
+func (h *host) freePort(context.Context, struct{}) (int, error) {
+	return 20000 + int(h.ports.Add(1)), nil
 }
 
 // listen listens on a free port.
