@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	manet "github.com/multiformats/go-multiaddr/net"
 	"golang.org/x/sys/unix"
 
 	"github.com/reusetransport/reuseport"
@@ -100,26 +99,6 @@ func TestEvictedGoesOn(t *testing.T) {
 		t.Error("nothing was evicted")
 	}
 	wantDataThenEOF(t, slowly(end, 20<<10, 100*time.Millisecond), pattern(size))
-}
-
-// manyUnread dials l n times from ephemeral ports. On each connection something has come in.
-func manyUnread(t *testing.T, tr *reuseport.Transport, l manet.Listener, n int) []*reuseport.Conn {
-	t.Helper()
-	ctx := reuseport.WithPortUse(t.Context(), reuseport.NewPort)
-	conns := make([]*reuseport.Conn, n)
-	for i := range conns {
-		c, err := tr.DialContext(ctx, tcpMultiaddr(localhost, uint16(portOf(l.Addr()))))
-		if err != nil {
-			t.Fatal(err)
-		}
-		conns[i] = c.(*reuseport.Conn)
-		end := accept(t, l)
-		if _, err := end.Write([]byte("unread")); err != nil {
-			t.Fatal(err)
-		}
-		awaitUnread(t, conns[i])
-	}
-	return conns
 }
 
 // closeStuck closes n connections to a peer that does not read, each with data outstanding,

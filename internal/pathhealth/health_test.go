@@ -22,13 +22,13 @@ func TestHealthFresh(t *testing.T) {
 		if last() != first {
 			t.Error("a second handshake within freshFor was recorded")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		h.RecordHandshake(listener, host(2, 1))
 		if got := last().Sub(first); got != freshFor {
 			t.Errorf("the handshake after freshFor was recorded for %v", got)
 		}
 		h.RecordHedgeWin(listener, host(3, 1))
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		h.RecordHandshake(listener, host(3, 1))
 		if p := h.Paths()[0]; p.SilentHosts != 0 || last().Sub(first) != freshFor+1 {
 			t.Errorf("on a path with a silent host: %+v", p)
