@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -137,9 +138,20 @@ func TestSpecificListeners(t *testing.T) {
 		"on the source and on all: reused from 10.0.0.1:4001",
 		"on the source and on all: reused from 10.0.0.1:4002",
 		"on the source and on all: not reused: 4-tuple in use",
-		"no route: network is unreachable",
+		"no route: dial tcp4 192.0.2.1:80: connect: network is unreachable",
+		"no route from either port: dial tcp4 192.0.2.1:80: connect: network is unreachable",
 		"on another address: no listening port",
-		"on another address: not reused: no listener")
+		"on another address: not reused: no listener",
+		"on other addresses: not reused: no listener",
+		"punch on another address: punch tcp4 10.0.0.9:80: reuseport: no listening port to dial from",
+		"punch, no route: punch tcp4 192.0.2.1:80: dial tcp4 192.0.2.1:80: connect: network is unreachable",
+		"punch on the source: from 10.0.0.1:4001",
+		"to itself: not reused: self-connection",
+		"to itself: no listening port",
+		"beside a stranger: reused from 10.0.0.1:4005",
+		"beside a stranger, no route: dial tcp4 0.0.0.0:4005->192.0.2.1:80: bind: address already in use; "+
+			"dial tcp4 192.0.2.1:80: connect: network is unreachable",
+		"without a spare descriptor: reused from 10.0.0.1:4004")
 }
 
 // childSpecific gives the loopback interface of its network namespace 10.0.0.1/8, all of which
@@ -153,8 +165,11 @@ func childSpecific([]string) error {
 		return err
 	}
 	defer peer.Close() // nobody accepts
-	var both, other reuseport.Transport
-	for s, tr := range map[string]*reuseport.Transport{"10.0.0.1/tcp/4001": &both, "0.0.0.0/tcp/4002": &both, "10.0.0.2/tcp/4003": &other} {
+	var both, other, others, wildcard reuseport.Transport
+	for s, tr := range map[string]*reuseport.Transport{
+		"10.0.0.1/tcp/4001": &both, "0.0.0.0/tcp/4002": &both, "10.0.0.2/tcp/4003": &other,
+		"10.0.0.2/tcp/4006": &others, "10.0.0.4/tcp/4007": &others, "0.0.0.0/tcp/4008": &wildcard,
+	} {
 		if _, err := tr.Listen(ma.StringCast("/ip4/" + s)); err != nil {
 			return err
 		}
@@ -165,28 +180,95 @@ func childSpecific([]string) error {
 		}
 	}
 	sayDial("no route", &other, "192.0.2.1", reuseport.RequireReuse)
+	sayDial("no route from either port", &others, "192.0.2.1", reuseport.RequireReuse)
 	sayDial("on another address", &other, "10.0.0.9", reuseport.RequireReuse)
 	sayDial("on another address", &other, "10.0.0.9", reuseport.PreferReuse)
+	sayDial("on other addresses", &others, "10.0.0.9", reuseport.PreferReuse)
+	sayPunch("punch on another address", &other, "10.0.0.9")
+	sayPunch("punch, no route", &other, "192.0.2.1")
+	sayPunch("punch on the source", &both, "10.0.0.8")
+	own := netip.MustParseAddrPort("10.0.0.1:4008")
+	sayDialTo("to itself", &wildcard, own, reuseport.PreferReuse)
+	sayDialTo("to itself", &wildcard, own, reuseport.RequireReuse)
+	return errors.Join(besideStranger(), withoutDescriptors())
+}
+
+// besideStranger dials while a stranger holds the port on another address of the host, so that
+// the wildcard cannot be bound.
+func besideStranger() error {
+	stranger, err := net.Listen("tcp4", "10.0.0.3:4005")
+	if err != nil {
+		return err
+	}
+	defer stranger.Close()
+	var tr reuseport.Transport
+	if _, err := tr.Listen(ma.StringCast("/ip4/10.0.0.1/tcp/4005")); err != nil {
+		return err
+	}
+	sayDial("beside a stranger", &tr, "10.0.0.9", reuseport.PreferReuse)
+	sayDial("beside a stranger, no route", &tr, "192.0.2.1", reuseport.PreferReuse)
 	return nil
+}
+
+// withoutDescriptors dials while the only descriptors to be had are those of pending closes: for
+// the question for the source and for the connection.
+func withoutDescriptors() error {
+	var tr reuseport.Transport
+	if _, err := tr.Listen(ma.StringCast("/ip4/10.0.0.1/tcp/4004")); err != nil {
+		return err
+	}
+	for host := byte(10); host < 14; host++ {
+		c, err := tr.Dial(tcpMultiaddr(netip.AddrFrom4([4]byte{10, 0, 0, host}), 80))
+		if err != nil {
+			return err
+		}
+		if err := c.Close(); err != nil { // pending: nobody accepts, so the peer does not end
+			return err
+		}
+	}
+	if _, err := fillGaps(); err != nil {
+		return err
+	}
+	undo, err := limitDescriptors(0)
+	if err != nil {
+		return err
+	}
+	sayDial("without a spare descriptor", &tr, "10.0.0.9", reuseport.RequireReuse)
+	return undo()
 }
 
 // sayDial dials port 80 of ip and says what came of it.
 func sayDial(what string, tr *reuseport.Transport, ip string, use reuseport.PortUse) net.Conn {
+	return sayDialTo(what, tr, netip.AddrPortFrom(netip.MustParseAddr(ip), 80), use)
+}
+
+func sayDialTo(what string, tr *reuseport.Transport, raddr netip.AddrPort, use reuseport.PortUse) net.Conn {
 	ctx := reuseport.WithPortUse(context.Background(), use)
-	c, err := tr.DialContext(ctx, tcpMultiaddr(netip.MustParseAddr(ip), 80))
+	c, err := tr.DialContext(ctx, tcpMultiaddr(raddr.Addr(), raddr.Port()))
 	switch {
-	case errors.Is(err, syscall.ENETUNREACH):
-		fmt.Println(what + ": network is unreachable")
 	case errors.Is(err, reuseport.ErrNoReuse):
 		fmt.Println(what + ": no listening port")
 	case err != nil:
-		fmt.Println(what+":", err)
+		fmt.Println(what+":", strings.ReplaceAll(err.Error(), "\n", "; "))
 	case c.(*reuseport.Conn).Reused():
 		fmt.Println(what+": reused from", c.LocalAddr())
 	default:
 		fmt.Println(what+": not reused:", c.(*reuseport.Conn).Cause())
 	}
 	return c
+}
+
+// sayPunch punches towards port 80 of ip, says what came of it and resets it.
+func sayPunch(what string, tr *reuseport.Transport, ip string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c, err := tr.Punch(ctx, tcpMultiaddr(netip.MustParseAddr(ip), 80))
+	if err != nil {
+		fmt.Println(what+":", err)
+		return
+	}
+	fmt.Println(what+": from", c.LocalAddr())
+	c.Abort()
 }
 
 // setLoopback sets the address of the loopback interface and switches it on.

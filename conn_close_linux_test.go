@@ -236,6 +236,43 @@ func TestClosePunchedKeepsDescriptor(t *testing.T) {
 	}
 }
 
+// TestCloseServedElsewhere: a served connection keeps a descriptor where its peer is not on
+// loopback, and where there are no timestamps.
+func TestCloseServedElsewhere(t *testing.T) {
+	t.Parallel()
+	if !alone(t) {
+		return
+	}
+	if keepsDescriptor(t, served(t, "127.0.0.1")) {
+		t.Error("a descriptor is kept on loopback")
+	}
+	if !keepsDescriptor(t, served(t, "10.0.0.1")) {
+		t.Error("no descriptor is kept beyond loopback")
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_timestamps", []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if !keepsDescriptor(t, served(t, "127.0.0.1")) {
+		t.Error("no descriptor is kept without timestamps")
+	}
+}
+
+// served returns an accepted connection of a client on ip that has asked and was heard.
+func served(t *testing.T, ip string) *reuseport.Conn {
+	t.Helper()
+	var tr reuseport.Transport
+	l := listen(t, &tr, "/ip4/"+ip+"/tcp/0")
+	client := dialPlain(t, l.Addr().String())
+	if _, err := client.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	c := accept(t, l)
+	if _, err := io.ReadFull(c, make([]byte, len("hello"))); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // keepsDescriptor closes c and reports whether the process still has a descriptor of its socket.
 func keepsDescriptor(t *testing.T, c *reuseport.Conn) bool {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/reusetransport/reuseport"
@@ -40,6 +42,62 @@ func TestRefusedCostsOneSYN(t *testing.T) {
 		}
 		if n.Load() != 1 {
 			t.Errorf("listening on %q: %d attempts", laddr, n.Load())
+		}
+	}
+}
+
+// TestFailedDialsCount: the error of a refused dial is the same for DialNetContext, and both count.
+func TestFailedDialsCount(t *testing.T) {
+	var tr reuseport.Transport
+	_, err := tr.Dial(tcpMultiaddr(ownIP(), 1))
+	wantErr(t, err, syscall.ECONNREFUSED)
+	_, err = tr.DialNetContext(t.Context(), "tcp", fmt.Sprint(ownIP(), ":1"))
+	wantErr(t, err, syscall.ECONNREFUSED)
+	if n := tr.Stats().DialsFailed; n != 2 {
+		t.Errorf("%d failed dials, want 2", n)
+	}
+}
+
+// TestWhyNotReused: where no listener fits, Cause says why.
+func TestWhyNotReused(t *testing.T) {
+	for name, row := range map[string]struct {
+		listen string
+		dial   func(own manet.Listener) ma.Multiaddr
+		want   reuseport.Cause
+	}{
+		"its only listener": {"/ip4/127.0.0.1/tcp/0", manet.Listener.Multiaddr, reuseport.SelfConnection},
+		"a peer, other family": {"/ip6/::1/tcp/0",
+			func(manet.Listener) ma.Multiaddr { return peer(t, "127.0.0.1:0") }, reuseport.NoListener},
+		"a peer, IPv6 alone": {"/ip6/::/tcp/0",
+			func(manet.Listener) ma.Multiaddr { return peer(t, "127.0.0.1:0") }, reuseport.NoListener},
+	} {
+		var tr reuseport.Transport
+		l := listen(t, &tr, row.listen)
+		if c := dial(t, &tr, row.dial(l)); c.Reused() || c.Cause() != row.want {
+			t.Errorf("%s: reused %v, %v; want %v", name, c.Reused(), c.Cause(), row.want)
+		}
+	}
+}
+
+// TestFallbackIsLogged: a dial that tried a listening port in vain is logged, and no other.
+func TestFallbackIsLogged(t *testing.T) {
+	var log strings.Builder
+	tr := reuseport.Transport{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	raddr := peer(t, "127.0.0.1:0")
+	dial(t, &tr, raddr)
+	c, err := tr.DialContext(reuseport.WithPortUse(t.Context(), reuseport.NewPort), raddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if log.Len() > 0 {
+		t.Errorf("logged %s", &log)
+	}
+	dial(t, &tr, raddr)
+	for _, want := range []string{"level=DEBUG", "dial fell back", "raddr=" + c.RemoteAddr().String(), `cause="4-tuple in use"`, "err="} {
+		if strings.Count(log.String(), want) != 1 {
+			t.Errorf("logged %q, want one %s", &log, want)
 		}
 	}
 }

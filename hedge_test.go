@@ -181,6 +181,36 @@ func TestHedgedContext(t *testing.T) {
 	})
 }
 
+// TestHedgedEndsSecond: the result of the first dial ends the second at once.
+func TestHedgedEndsSecond(t *testing.T) {
+	first := connected(t)
+	synctest.Test(t, func(t *testing.T) {
+		var ended time.Time
+		second := func(ctx context.Context) (*net.TCPConn, error) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(silent):
+			}
+			ended = time.Now()
+			return nil, ctx.Err()
+		}
+		if got, _, err := hedged(t.Context(), headStart, after(headStart+time.Second, first, nil), second); got != first || err != nil {
+			t.Errorf("%v, %v; want the first", got, err)
+		}
+		result := time.Now()
+		synctest.Wait()
+		if ended != result {
+			t.Errorf("the second dial ended at %v, the first at %v", ended, result)
+		}
+	})
+}
+
+// TestHedgeTooLate: a hedge whose dial has its result does not start.
+func TestHedgeTooLate(t *testing.T) {
+	h := &hedge{ctx: t.Context(), second: never(t), over: true}
+	h.run()
+}
+
 // A hedgeStory is a Transport whose dials are played. Those from the listening port are
 // silent unless answered is set; those from an ephemeral port are answered at once unless
 // dead is set.

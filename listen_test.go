@@ -131,6 +131,37 @@ func TestWildcardBesideSpecific(t *testing.T) {
 	}
 }
 
+// TestWrapListenerErrors: a listener that cannot be wrapped stays its owner's.
+func TestWrapListenerErrors(t *testing.T) {
+	var tr reuseport.Transport
+	_, err := tr.WrapListener(nil)
+	wantErr(t, err, syscall.EINVAL)
+	open := func() *net.TCPListener {
+		l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(localhost, 0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		return l
+	}
+	l := open()
+	l.Close()
+	_, err = tr.WrapListener(l)
+	wantErr(t, err, net.ErrClosed)
+	if err := tr.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l = open()
+	_, err = tr.WrapListener(l)
+	wantErr(t, err, net.ErrClosed)
+	if err := l.Close(); err != nil {
+		t.Error("the caller's listener was closed: ", err)
+	}
+	if n := tr.Stats().Listeners; n != 0 {
+		t.Errorf("%d listeners", n)
+	}
+}
+
 // TestRestart: a port can be listened on again at once while connections of the first run,
 // accepted and dialed, live on.
 func TestRestart(t *testing.T) {

@@ -2,10 +2,14 @@ package reuseport_test
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"os"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	manet "github.com/multiformats/go-multiaddr/net"
 	"golang.org/x/sys/unix"
@@ -94,6 +98,75 @@ func TestDeadSocketLeaves(t *testing.T) {
 	c := dial(t, &tr, peer(t, "127.0.0.1:0"))
 	if c.Reused() || c.Cause() != reuseport.NoListener {
 		t.Errorf("reused %t: %v", c.Reused(), c.Cause())
+	}
+}
+
+// TestListenerLog: the death of a listener is logged, and its Close is not. Of a burst of accepts
+// that wait the first is logged.
+func TestListenerLog(t *testing.T) {
+	var log lockedBuffer
+	tr := reuseport.Transport{Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	closed := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	time.AfterFunc(10*time.Millisecond, func() { closed.Close() })
+	_, err := closed.Accept()
+	wantErr(t, err, net.ErrClosed)
+	if s := log.String(); s != "" {
+		t.Errorf("logged %q after Close", s)
+	}
+	dead := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	shutSocket(t, dead)
+	for range 2 {
+		_, err = dead.Accept()
+		wantErr(t, err, syscall.EINVAL)
+	}
+	log.wantOne(t, "level=WARN", "listener died", "laddr="+dead.Addr().String(), "err=")
+	waits := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	settled(t)
+	log.Reset()
+	accepted := make(chan error, 1)
+	withSpareDescriptors(t, 1, func() { // connect gets it, and Accept none
+		connectRaw(t, waits.Addr().(*net.TCPAddr))
+		go func() {
+			c, err := waits.Accept()
+			if err == nil {
+				err = c.Close()
+			}
+			accepted <- err
+		}()
+		await(t, "Accept waits for the third time", func() bool { return tr.Stats().AcceptDelayed >= 3 })
+	})
+	if err := <-accepted; err != nil {
+		t.Error(err)
+	}
+	log.wantOne(t, "level=WARN", "accept waits", "laddr="+waits.Addr().String(), "err=")
+}
+
+// A lockedBuffer is what a Logger writes to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.String()
+}
+
+// wantOne checks that each of words was logged once.
+func (b *lockedBuffer) wantOne(t *testing.T, words ...string) {
+	t.Helper()
+	s := b.String()
+	for _, w := range words {
+		if strings.Count(s, w) != 1 {
+			t.Errorf("logged %q, want one %s", s, w)
+		}
 	}
 }
 

@@ -196,6 +196,59 @@ func TestSilentAddressLeavesTime(t *testing.T) {
 	c.Close()
 }
 
+// TestSilentAddressesUseTime: the last of several addresses gets all the time that is left.
+func TestSilentAddressesUseTime(t *testing.T) {
+	linuxOnly(t) // elsewhere a silent address takes a filter
+	silent := silentListener(t)
+	port, err := silent.ValueForProtocol(6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resolveBy(t, ownIP().String(), ownIP().String())
+	var tr reuseport.Transport
+	const within = 240 * time.Millisecond
+	start := time.Now()
+	_, err = tr.DialContext(shortly(t, within), parse(t, "/dns4/peer.test/tcp/"+port))
+	wantErr(t, err, context.DeadlineExceeded)
+	if took := time.Since(start); took < within-10*time.Millisecond {
+		t.Errorf("given up after %v of %v", took, within)
+	}
+}
+
+// TestCancelledNameStops: after the context has ended no further address is tried.
+func TestCancelledNameStops(t *testing.T) {
+	linuxOnly(t) // elsewhere there is no 127.0.0.6
+	silent := silentListener(t)
+	port, err := silent.ValueForProtocol(6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resolveBy(t, ownIP().String(), "127.0.0.6")
+	var tr reuseport.Transport
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	_, err = tr.DialContext(ctx, parse(t, "/dns4/peer.test/tcp/"+port))
+	wantErr(t, err, context.Canceled)
+	if err != nil && strings.Contains(err.Error(), "127.0.0.6") {
+		t.Errorf("the next address was tried: %v", err)
+	}
+}
+
+// TestListenName: Listen takes the first IPv4 address of a name, or else its first.
+func TestListenName(t *testing.T) {
+	for _, row := range []struct {
+		addrs []string
+		want  string
+	}{{[]string{"::1", "127.0.0.1"}, "127.0.0.1"}, {[]string{"127.0.0.1"}, "127.0.0.1"}, {[]string{"::1"}, "::1"}} {
+		resolveBy(t, row.addrs...)
+		var tr reuseport.Transport
+		l := listen(t, &tr, "/dns/peer.test/tcp/0")
+		if ip := l.Addr().(*net.TCPAddr).IP.String(); ip != row.want {
+			t.Errorf("of %v it listens on %s, want %s", row.addrs, ip, row.want)
+		}
+	}
+}
+
 // TestNameErrors: the error of an unknown name is a *net.DNSError, and that of a look-up whose
 // context ends is the context's.
 func TestNameErrors(t *testing.T) {

@@ -40,6 +40,20 @@ func TestPunchAdopts(t *testing.T) {
 	abort(t, c, peer)
 }
 
+// TestAcceptAfterPunch: a punch's look into the accept queue leaves no deadline behind: the next
+// Accept waits.
+func TestAcceptAfterPunch(t *testing.T) {
+	a, b := newPuncher(t), newPuncher(t)
+	peer := dial(t, b.Transport, a.l.Multiaddr())
+	abort(t, mustPunch(t, a, b), peer)
+	time.AfterFunc(10*time.Millisecond, func() { // longer than the look
+		if c, err := net.Dial("tcp", a.l.Addr().String()); err == nil {
+			c.Close()
+		}
+	})
+	accept(t, a.l)
+}
+
 // TestPunchAdoptsKept: a connection that one punch took from the accept queue and kept for
 // Accept is found by a later punch.
 func TestPunchAdoptsKept(t *testing.T) {
@@ -89,10 +103,12 @@ func TestPunchKeepsForLastClose(t *testing.T) {
 	if err := a.l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	_, err := a.l.Accept() // the other handle's by now
+	wantErr(t, err, net.ErrClosed)
 	if err := stranger.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
-	_, err := stranger.Read(make([]byte, 1))
+	_, err = stranger.Read(make([]byte, 1))
 	if nerr, ok := errors.AsType[net.Error](err); !ok || !nerr.Timeout() {
 		t.Errorf("the stranger reads %v while a handle is open, want a timeout", err)
 	}
@@ -172,8 +188,16 @@ func TestPunchTransportLimit(t *testing.T) {
 		t.Errorf("%d SYNs in %v, want at most %.0f", sent, time.Since(began), most)
 	}
 	cancel()
+	limited := 0
 	for range 48 {
-		wantErr(t, <-errs, context.Canceled)
+		err := <-errs
+		wantErr(t, err, context.Canceled)
+		if errors.Is(err, reuseport.ErrPunchLimit) {
+			limited++
+		}
+	}
+	if limited == 0 {
+		t.Error("no error tells that the SYNs were spent")
 	}
 }
 

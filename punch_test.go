@@ -94,6 +94,9 @@ func TestPunchTupleInUse(t *testing.T) {
 	if took := time.Since(began); took > 4500*time.Millisecond {
 		t.Errorf("found out after %v", took)
 	}
+	if s := a.Stats(); s.Punched != 1 || s.PunchesFailed != 1 {
+		t.Errorf("%d punched, %d failed, want 1 and 1", s.Punched, s.PunchesFailed)
+	}
 	wantJoined(t, c, peer)
 	abort(t, c, peer)
 }

@@ -3,9 +3,11 @@
 package reuseport_test
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -144,5 +146,40 @@ func dialMany(t *testing.T, tr *reuseport.Transport, raddr ma.Multiaddr, n int) 
 			return
 		}
 		c.(*reuseport.Conn).Abort()
+	}
+}
+
+// TestDeadHandle: of two handles of one socket one is closed behind the Transport's back. The
+// other one goes on, and so do dials from the port.
+func TestDeadHandle(t *testing.T) {
+	var tr reuseport.Transport
+	nl, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(localhost, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, err := tr.WrapListener(nl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive, err := tr.Listen(dead.Multiaddr())
+	if errors.Is(err, syscall.EADDRINUSE) {
+		t.Skip("this system has no second handles: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alive.Close()
+	if err := nl.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = dead.Accept()
+	wantErr(t, err, net.ErrClosed)
+	if n := tr.Stats().Listeners; n != 1 {
+		t.Errorf("%d listeners, want 1", n)
+	}
+	dialPlain(t, alive.Addr().String())
+	accept(t, alive)
+	if c := dial(t, &tr, peer(t, "127.0.0.1:0")); !c.Reused() {
+		t.Errorf("not reused: %v", c.Cause())
 	}
 }

@@ -1,12 +1,14 @@
 package reuseport_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,19 +96,26 @@ func silentListener(t testing.TB) ma.Multiaddr {
 // drops each segment.
 func silentOn(t testing.TB, ip netip.Addr) (port uint16) {
 	t.Helper()
-	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0} // of each segment 0 bytes pass
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return withFD(c, func(fd int) error {
-			return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
-		})
-	}}
-	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(t.Context(), "tcp4", fmt.Sprint(ip, ":0"))
+	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}} // of each segment 0 bytes pass
+	l, err := listenFiltered(t.Context(), fmt.Sprint(ip, ":0"), drop)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
 	return uint16(portOf(l.Addr()))
+}
+
+// listenFiltered listens with a filter on the socket, which sees each segment from its TCP header
+// on.
+func listenFiltered(ctx context.Context, address string, filter []unix.SockFilter) (net.Listener, error) {
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return withFD(c, func(fd int) error {
+			return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog)
+		})
+	}}
+	lc.SetMultipathTCP(false)
+	return lc.Listen(ctx, "tcp4", address)
 }
 
 // withFD calls f with the descriptor of a socket.
@@ -205,6 +214,35 @@ func limitDescriptors(n int) (undo func() error, err error) {
 		return nil, err
 	}
 	return func() error { return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) }, nil
+}
+
+// fillGaps opens descriptors until the next one is the highest, so that after limitDescriptors one
+// that is closed can be had again.
+func fillGaps() (undo func(), err error) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil, err
+	}
+	highest := 0
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil {
+			highest = max(highest, fd)
+		}
+	}
+	var opened []int
+	undo = func() {
+		for _, fd := range opened {
+			unix.Close(fd)
+		}
+	}
+	for fd := 0; fd <= highest; {
+		if fd, err = unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			undo()
+			return nil, err
+		}
+		opened = append(opened, fd)
+	}
+	return undo, nil
 }
 
 // stuckPeer listens on all IPv4 addresses and reads nothing. Its receive buffer is small, so

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"runtime"
 	"syscall"
 	"testing"
@@ -51,6 +52,9 @@ func TestShutdown(t *testing.T) {
 	}
 	wantErr(t, <-ended, net.ErrClosed)
 	wantErr(t, <-ended, net.ErrClosed)
+	if n := tr.Stats().Listeners; n != 0 {
+		t.Errorf("%d listeners after Shutdown", n)
+	}
 	_, err := tr.Listen(one.Multiaddr())
 	wantErr(t, err, net.ErrClosed)
 	_, err = tr.ListenPort(0)
@@ -62,6 +66,24 @@ func TestShutdown(t *testing.T) {
 	}
 	if err := tr.Shutdown(context.Background()); err != nil {
 		t.Error("second Shutdown: ", err)
+	}
+}
+
+// TestShutdownPastClosed: listeners that were closed before are no error of Shutdown.
+func TestShutdownPastClosed(t *testing.T) {
+	var tr reuseport.Transport
+	nl, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(localhost, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tr.WrapListener(nl); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(listen(t, &tr, "/ip4/127.0.0.1/tcp/0").Close(), nl.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Shutdown(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
