@@ -34,12 +34,14 @@ type house struct {
 type guest struct {
 	name  string
 	conn  net.Conn
-	holds bool          // holds Shutdown for five seconds
+	made  time.Time
+	holds bool          // holds Shutdown until it is five seconds old
 	ended time.Duration // from the start of Shutdown to EOF
+	age   time.Duration // from made to EOF
 }
 
 // A client that has nothing to say holds Shutdown no longer than it holds net/http's: not
-// at all once it has been served or is old, and for five seconds while it is new.
+// at all once it has been served, and else until it is five seconds old.
 func TestShutdownBesideNetHTTP(t *testing.T) {
 	t.Parallel()
 	houses := []house{
@@ -69,8 +71,11 @@ func TestShutdownBesideNetHTTP(t *testing.T) {
 func compare(t *testing.T, h house, guests, theirs []*guest) {
 	t.Helper()
 	for i, g := range guests {
-		t.Logf("%s, %s: %v", h.name, g.name, g.ended)
-		if held := g.ended > 4*time.Second; held != g.holds || g.ended > theirs[i].ended+time.Second {
+		t.Logf("%s, %s: ended after %v, at the age of %v", h.name, g.name, g.ended, g.age)
+		if g.holds && (g.age < 4*time.Second || g.age > theirs[i].age+time.Second) {
+			t.Errorf("%s, %s: ended at the age of %v, with net/http of %v", h.name, g.name, g.age, theirs[i].age)
+		}
+		if !g.holds && g.ended > theirs[i].ended+time.Second {
 			t.Errorf("%s, %s: ended after %v, with net/http after %v", h.name, g.name, g.ended, theirs[i].ended)
 		}
 	}
@@ -80,11 +85,11 @@ func compare(t *testing.T, h house, guests, theirs []*guest) {
 // its handshake too.
 func (h house) invite(t *testing.T, name string, holds bool) []*guest {
 	t.Helper()
-	mute := []*guest{{name: name, conn: dialTo(t, h.addr), holds: holds}}
+	mute := []*guest{{name: name, made: time.Now(), conn: dialTo(t, h.addr), holds: holds}}
 	if h.trust == nil {
 		return mute
 	}
-	return append(mute, &guest{name: name + " with handshake", conn: dialTLS(t, h.addr, h.trust), holds: holds})
+	return append(mute, &guest{name: name + " with handshake", made: time.Now(), conn: dialTLS(t, h.addr, h.trust), holds: holds})
 }
 
 // serve makes a connection on which one request is answered.
@@ -97,7 +102,7 @@ func (h house) serve(t *testing.T) *guest {
 		c = dialTLS(t, h.addr, h.trust)
 	}
 	get(t, c)
-	return &guest{name: "served", conn: c}
+	return &guest{name: "served", made: time.Now(), conn: c}
 }
 
 // close shuts the house down and notes when each guest was sent away.
@@ -109,7 +114,7 @@ func (h house) close(t *testing.T, guests []*guest) {
 	for _, g := range guests {
 		seen.Go(func() {
 			wantEOF(t, g.conn)
-			g.ended = time.Since(start)
+			g.ended, g.age = time.Since(start), time.Since(g.made)
 		})
 	}
 	if err := h.shutdown(ctx); err != nil {
@@ -296,12 +301,18 @@ func fill(c *tls.Conn) error {
 
 // Behind TLS, Close aborts the connection below.
 func TestCloseAbortsTLS(t *testing.T) {
-	s := &serve.Server{Handler: answerOK}
+	waits := make(chan error, 1)
+	s := &serve.Server{Handler: func(c net.Conn) (serve.Handler, error) {
+		waits <- c.(*tls.Conn).Handshake()
+		return nil, readUntil(c, "x")
+	}}
 	l := transportListener(t)
 	config, trust := certificate(t)
 	runningOn(t, s, tls.NewListener(l, config))
 	c := dialTLS(t, l.Addr(), trust)
-	get(t, c)
+	if err := receive(t, waits); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}

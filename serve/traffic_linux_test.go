@@ -33,35 +33,41 @@ func accepted(t *testing.T, network, addr string, d *net.Dialer) (client net.Con
 // The kernel counts bytes when they come, whether they are read or not, and times both
 // directions.
 func TestTraffic(t *testing.T) {
-	const pause = 200 * time.Millisecond
+	const pause, tick = 200 * time.Millisecond, 20 * time.Millisecond // ticks of the kernel are shorter
+	began := time.Now()                                               // the last traffic: not before this
 	client, server := accepted(t, "tcp4", "127.0.0.1:0", new(net.Dialer))
-	time.Sleep(pause)
-	want := func(received uint64, quiet, input bool) {
+	done := time.Now() // and not after this
+	send := func(c net.Conn) {
 		t.Helper()
+		began = time.Now()
+		if _, err := io.WriteString(c, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		done = time.Now()
+	}
+	want := func(received uint64, input bool) {
+		t.Helper()
+		least := time.Since(done) - tick
 		got, ok := server.traffic()
-		if !ok || got.received != received || quiet != (got.quiet >= pause/2) || got.input != input {
-			t.Errorf("%+v, %v; want %d received, quiet %v, input %v", got, ok, received, quiet, input)
+		most := time.Since(began) + tick
+		if !ok || got.received != received || got.quiet < least || got.quiet > most || got.input != input {
+			t.Errorf("%+v, %v; want %d received, quiet for %v to %v, input %v", got, ok, received, least, most, input)
 		}
 	}
-	want(0, true, false)
-	if _, err := io.WriteString(client, "hello"); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(pause / 10)
-	want(5, false, true)
+	time.Sleep(pause)
+	want(0, false)
+	send(client)
+	want(5, true)
 	if _, err := io.ReadFull(server, make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(pause)
-	want(5, true, false)
-	if _, err := io.WriteString(server, "hello"); err != nil {
-		t.Fatal(err)
-	}
-	want(5, false, false)
+	want(5, false)
+	send(server)
+	want(5, false)
 	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(pause / 10)
 	if got, ok := server.traffic(); !ok || !got.input {
 		t.Errorf("after a FIN: %+v, %v", got, ok)
 	}
