@@ -2,6 +2,7 @@ package reuseport_test
 
 import (
 	"fmt"
+	"net"
 	"testing"
 
 	"github.com/reusetransport/reuseport"
@@ -11,7 +12,7 @@ import (
 // keeps the result of one that did.
 func TestAvailableAsksAgain(t *testing.T) {
 	c := startChild(t, "probe")
-	if got, want := c.receive(t), "without descriptors false, with true, without true"; got != want {
+	if got, want := c.receive(t), "without descriptors false, with true and 0 left open, without true"; got != want {
 		t.Errorf("the child says %q, want %q", got, want)
 	}
 }
@@ -27,10 +28,19 @@ func childProbe([]string) error {
 	if err := undo(); err != nil {
 		return err
 	}
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the first use of package net opens some for good
+	if err != nil {
+		return err
+	}
+	if err := l.Close(); err != nil {
+		return err
+	}
+	before := descriptors()
 	second := reuseport.Available()
+	left := descriptors() - before
 	if _, err := limitDescriptors(0); err != nil {
 		return err
 	}
-	fmt.Printf("without descriptors %t, with %t, without %t\n", first, second, reuseport.Available())
+	fmt.Printf("without descriptors %t, with %t and %d left open, without %t\n", first, second, left, reuseport.Available())
 	return nil
 }

@@ -35,8 +35,10 @@ func TestPortUse(t *testing.T) {
 		if rc := c.(*reuseport.Conn); rc.Reused() || rc.Cause() != reuseport.ByPolicy {
 			t.Errorf("NewPort: reused %t: %v", rc.Reused(), rc.Cause())
 		}
-		_, err = tr.DialContext(reuseport.WithPortUse(ctx, 7), raddr)
-		wantErr(t, err, reuseport.ErrBadPortUse)
+		for _, bad := range []reuseport.PortUse{-1, 7} {
+			_, err = tr.DialContext(reuseport.WithPortUse(ctx, bad), raddr)
+			wantErr(t, err, reuseport.ErrBadPortUse)
+		}
 	}
 }
 

@@ -3,9 +3,11 @@ package accept_test
 import (
 	"errors"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,6 +100,60 @@ func TestNextFirstOncePerBurst(t *testing.T) {
 			t.Errorf("First %v, want %v", first, want)
 		}
 	})
+}
+
+// TestNextLimits: what Min and Max mean where they are zero, tiny, or the wrong way round.
+func TestNextLimits(t *testing.T) {
+	const ms = time.Millisecond
+	for _, row := range []struct {
+		min, max time.Duration
+		want     []time.Duration
+	}{
+		{0, 0, []time.Duration{5 * ms, 10 * ms, 20 * ms, 40 * ms, 80 * ms, 160 * ms, 320 * ms, 640 * ms, time.Second, time.Second}},
+		{-1, -1, []time.Duration{5 * ms, 10 * ms}},
+		{1, 1, []time.Duration{1, 1}},
+		{20 * ms, 10 * ms, []time.Duration{20 * ms, 20 * ms}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var events []accept.Event
+			b := &accept.Backoff{Min: row.min, Max: row.max, Notify: record(&events)}
+			errs := append(slices.Repeat([]error{errStarved}, len(row.want)), nil)
+			if _, err := accept.Next(b, nil, script(errs...)); err != nil {
+				t.Fatal(err)
+			}
+			if got := waits(events); !slices.Equal(got, row.want) {
+				t.Errorf("Min %v, Max %v: waits %v, want %v", row.min, row.max, got, row.want)
+			}
+		})
+	}
+}
+
+// TestNextRelieves: where Relieve frees descriptors, the accept is tried again at once and nobody is
+// told. It is not asked about other errors.
+func TestNextRelieves(t *testing.T) {
+	noDescriptors := os.NewSyscallError("accept", syscall.EMFILE)
+	for _, row := range []struct {
+		err           error
+		frees         bool
+		asked, waited int
+	}{{noDescriptors, true, 1, 0}, {noDescriptors, false, 1, 1}, {errStarved, true, 0, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			asked, waited := 0, 0
+			b := &accept.Backoff{
+				Relieve: func() bool { asked++; return row.frees },
+				Notify:  func(accept.Event) { waited++ },
+			}
+			if got, err := accept.Next(b, nil, script(row.err, nil)); got != 1 || err != nil {
+				t.Errorf("%d, %v", got, err)
+			}
+			if asked != row.asked || waited != row.waited {
+				t.Errorf("%v, frees %v: asked %d times, waited %d; want %d and %d", row.err, row.frees, asked, waited, row.asked, row.waited)
+			}
+		})
+	}
+	if _, err := accept.Next(new(accept.Backoff), nil, script(noDescriptors, nil)); err != nil {
+		t.Errorf("without Relieve: %v", err)
+	}
 }
 
 func TestNextReturnsWhatIsNotItsOwn(t *testing.T) {

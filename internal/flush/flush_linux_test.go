@@ -79,6 +79,27 @@ func TestArm(t *testing.T) {
 	}
 }
 
+// TestArmForSoonest: of the connections that nobody works on the timer fires for the one that is due
+// first, wherever it is in the list.
+func TestArmForSoonest(t *testing.T) {
+	hour := time.Now().Add(time.Hour)
+	for _, dues := range [][]time.Duration{{0, 1, 2, 3}, {0, 3, 2, 1}, {0, 2, 1, 3}} {
+		var f Flusher
+		for _, due := range dues {
+			f.pending = append(f.pending, &Closing{due: hour.Add(due), claimed: due == 0})
+		}
+		f.armForSoonest()
+		if want := hour.Add(1); !f.next.Equal(want) {
+			t.Errorf("of %v the timer fires %v after the first", dues, f.next.Sub(hour))
+		}
+		f.timer.Stop()
+	}
+	f := Flusher{pending: []*Closing{{claimed: true}}}
+	if f.armForSoonest(); f.armed {
+		t.Error("armed for a connection that somebody works on")
+	}
+}
+
 // TestAddDiscards: what the peer sends after the close is discarded, and brings no reset.
 func TestAddDiscards(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,8 @@
 package pathhealth
 
 import (
+	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -22,6 +24,9 @@ func TestHealthFresh(t *testing.T) {
 		if last() != first {
 			t.Error("a second handshake within freshFor was recorded")
 		}
+		if h.RecordHandshake(listener, host(2, 1)) {
+			t.Error("a handshake on a healthy path ended a block")
+		}
 		time.Sleep(time.Nanosecond)
 		h.RecordHandshake(listener, host(2, 1))
 		if got := last().Sub(first); got != freshFor {
@@ -33,6 +38,11 @@ func TestHealthFresh(t *testing.T) {
 		if p := h.Paths()[0]; p.SilentHosts != 0 || last().Sub(first) != freshFor+1 {
 			t.Errorf("on a path with a silent host: %+v", p)
 		}
+		time.Sleep(time.Nanosecond)
+		h.RecordHandshake(listener, host(4, 1))
+		if last().Sub(first) != freshFor+1 {
+			t.Error("a second handshake within freshFor was recorded on a path that is healthy again")
+		}
 	})
 }
 
@@ -40,17 +50,25 @@ func TestHealthFresh(t *testing.T) {
 func TestHealthFreshPerSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var h Health
-		second := listener
+		began := time.Now()
 		h.RecordHandshake(listener, host(1, 1))
-		for _, s := range []string{"192.0.0.71:4001", "192.0.0.70:4002"} {
-			second.UnmarshalText([]byte(s))
-			h.RecordHandshake(second, host(1, 1))
+		const others = 8
+		for n := range others {
+			h.RecordHandshake(netip.AddrPortFrom(listener.Addr(), listener.Port()+1+uint16(n)), host(1, 1))
 		}
 		time.Sleep(freshFor / 2)
 		h.RecordHandshake(listener, host(1, 1)) // fresh still
 		paths := h.Paths()
-		if len(paths) != 3 || paths[0].Source != listener || !paths[2].Source.IsValid() {
-			t.Errorf("paths %+v; want three, by source", paths)
+		if len(paths) != 1+others || paths[0].Source != listener || !paths[0].LastHandshake.Equal(began) {
+			t.Errorf("paths %+v; want %d, of which the first was not recorded again", paths, 1+others)
+		}
+		if !slices.IsSortedFunc(paths, func(a, b Path) int { return a.Source.Compare(b.Source) }) {
+			t.Errorf("paths %+v; want them by source", paths)
+		}
+		time.Sleep(freshFor / 2)
+		h.RecordHandshake(listener, host(1, 1))
+		if n := len(*h.fresh.Load()); n != 1 {
+			t.Errorf("%d sources are fresh, want 1", n)
 		}
 	})
 }

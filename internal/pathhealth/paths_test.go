@@ -261,6 +261,86 @@ func TestPathsNetworks(t *testing.T) {
 	}
 }
 
+// TestPathsBound: of more sources than maxPaths the one with the oldest evidence is forgotten.
+func TestPathsBound(t *testing.T) {
+	s := newStory()
+	source := func(n int) netip.AddrPort { return netip.AddrPortFrom(listener.Addr(), uint16(1+n)) }
+	for n := range maxPaths {
+		s.recordHandshake(source(n), host(1, 1), s.now)
+		s.wait(time.Second)
+	}
+	s.recordHandshake(source(0), host(1, 1), s.now)
+	if len(s.bySource) != maxPaths || s.bySource[source(0)] == nil {
+		t.Errorf("%d paths, want %d", len(s.bySource), maxPaths)
+	}
+	s.recordHandshake(source(maxPaths), host(1, 1), s.now)
+	if len(s.bySource) != maxPaths || s.bySource[source(0)] == nil || s.bySource[source(maxPaths)] == nil {
+		t.Errorf("%d paths, or the newest is missing", len(s.bySource))
+	}
+	if s.bySource[source(1)] != nil {
+		t.Error("the oldest is remembered")
+	}
+}
+
+// TestPathsForgetsHosts: a silent host is remembered once, the oldest makes room for the 129th, and
+// those that are ten minutes old go.
+func TestPathsForgetsHosts(t *testing.T) {
+	s := newStory()
+	hosts := func() int { return len(s.bySource[listener].silent) }
+	win := func(n int) { s.recordHedgeWin(listener, host(1, n), s.now) }
+	for n := range maxSilentHosts {
+		win(n)
+	}
+	win(0) // the newest now
+	if n := hosts(); n != maxSilentHosts {
+		t.Errorf("%d hosts, want %d", n, maxSilentHosts)
+	}
+	win(maxSilentHosts)
+	p := s.bySource[listener]
+	if hosts() != maxSilentHosts || p.silentHost(host(1, 1)) != nil || p.silentHost(host(1, 0)) == nil || p.silentHost(host(1, maxSilentHosts)) == nil {
+		t.Errorf("%d hosts, or not the oldest went", hosts())
+	}
+	s.wait(forgetAfter - 1)
+	win(1000)
+	if n := hosts(); n != maxSilentHosts {
+		t.Errorf("%d hosts just before they are too old, want %d", n, maxSilentHosts)
+	}
+	s.wait(1)
+	win(1001)
+	if n := hosts(); n != 2 {
+		t.Errorf("%d hosts, want the 2 that are not too old", n)
+	}
+	s.wait(forgetAfter - 1)
+	s.answered(host(2, 1)) // so that the path is not forgotten
+	s.wait(1)
+	win(1002)
+	if n := hosts(); n != 1 {
+		t.Errorf("%d hosts, want 1", n)
+	}
+}
+
+// TestPathsHedgesSilentHost: a proven path is hedged towards a host that was silent on it.
+func TestPathsHedgesSilentHost(t *testing.T) {
+	s := newStory()
+	s.silent(host(1, 1))
+	s.answered(host(2, 1))
+	if got := s.beginHedge(listener, host(1, 1), s.now); got != HedgeNow {
+		t.Errorf("the silent host: %v, want HedgeNow", got)
+	}
+	if got := s.beginHedge(listener, host(1, 2), s.now); got != HedgeNever {
+		t.Errorf("another host: %v, want HedgeNever", got)
+	}
+}
+
+// TestPathsIgnorePrivate: what a private host answers is no evidence.
+func TestPathsIgnorePrivate(t *testing.T) {
+	s := newStory()
+	private := netip.MustParseAddr("10.0.0.1")
+	if s.answered(private) || s.recordHedgeWin(listener, private, s.now) || len(s.bySource) != 0 {
+		t.Errorf("paths %v, or a turn", s.bySource)
+	}
+}
+
 // FuzzPaths plays a story of dials and checks what must hold whatever
 // happens. Three bytes are one event: what, whose, and how long it took.
 func FuzzPaths(f *testing.F) {

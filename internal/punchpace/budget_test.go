@@ -18,6 +18,9 @@ func TestBudget(t *testing.T) {
 	}
 	for i := range budgetBurst / 2 {
 		b.Settle(&accounts[i], 1, now)
+		if accounts[i] != (Account{}) {
+			t.Fatalf("a settled account still has a dial in flight: %+v", accounts[i])
+		}
 	}
 	if n := allowed(); n != budgetBurst/4 {
 		t.Fatalf("%d dials started after the repeats were given back, want %d", n, budgetBurst/4)

@@ -38,6 +38,19 @@ func TestPaceNext(t *testing.T) {
 	}
 }
 
+// TestPaceSecondSecond: SYNs of the first second do not count in later ones.
+func TestPaceSecondSecond(t *testing.T) {
+	var p Pace
+	p.Dialed(start)
+	now := start.Add(990 * time.Millisecond)
+	for range perSecond + 5 {
+		p.Dialed(now)
+	}
+	if wait, more := p.Next(start.Add(time.Second), 0); wait != Pause(0) || !more {
+		t.Errorf("wait %v, %v; want %v, true", wait, more, Pause(0))
+	}
+}
+
 func TestPaceCountsRepeats(t *testing.T) {
 	p := Pace{}
 	if got := p.Patience(); got != 99500*time.Millisecond {

@@ -1,9 +1,12 @@
 package sourceaddr
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -47,6 +50,46 @@ func TestKeepsOneSocketAFamily(t *testing.T) {
 	if n := descriptors(t) - before; n != 0 {
 		t.Errorf("%d sockets are kept after Close", n)
 	}
+}
+
+// TestControlledSocketIsNotKept: a socket that a control function has seen is closed, also where
+// that fails, and the one that is kept is not shown to it.
+func TestControlledSocketIsNotKept(t *testing.T) {
+	before := descriptors(t)
+	var a Asker
+	defer a.Close()
+	refused := errors.New("refused")
+	for _, want := range []error{nil, refused} {
+		calls := 0
+		control := func(string, string, syscall.RawConn) error { calls++; return want }
+		if _, err := a.Source(t.Context(), loopbacks[0], control); !errors.Is(err, want) || calls == 0 {
+			t.Errorf("%v after %d calls, want %v", err, calls, want)
+		}
+		if n := descriptors(t) - before; n != 0 {
+			t.Errorf("%d sockets are left", n)
+		}
+	}
+}
+
+// TestKeepsOneOfMany: of the sockets of many questions at one time one of each family stays.
+func TestKeepsOneOfMany(t *testing.T) {
+	before := descriptors(t)
+	var a Asker
+	for range 20 {
+		var all sync.WaitGroup
+		for range 16 {
+			all.Go(func() {
+				if _, err := a.Source(t.Context(), loopbacks[0], nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	if n := descriptors(t) - before; n != 1 {
+		t.Errorf("%d sockets are kept, want 1", n)
+	}
+	a.Close()
 }
 
 // TestCollected: an Asker that is never closed leaves nothing either.
