@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -101,6 +102,36 @@ func TestSinceACK(t *testing.T) {
 		since, err := sockopt.SinceACK(c.fd)
 		return err == nil && since < 20*time.Millisecond
 	})
+}
+
+// TestHeard: a peer is heard from its first byte on, read or not, or its FIN. Both sides of a
+// connection on this host use timestamps, or none.
+func TestHeard(t *testing.T) {
+	sysctl, err := os.ReadFile("/proc/sys/net/ipv4/tcp_timestamps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantTimestamps := strings.TrimSpace(string(sysctl)) != "0"
+	for what, speak := range map[string]func(peer end){
+		"a byte": func(peer end) { write(t, peer.fd, "a") },
+		"a FIN": func(peer end) {
+			if err := peer.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		c, peer := pair(t)
+		write(t, c.fd, "abc") // an acknowledgement is no word
+		drain(t, peer.fd, 3)
+		if spoken, timestamps, err := sockopt.Heard(c.fd); spoken || timestamps != wantTimestamps || err != nil {
+			t.Errorf("before: spoken %v, timestamps %v, %v", spoken, timestamps, err)
+		}
+		speak(peer)
+		eventually(t, what+" is heard", func() bool {
+			spoken, timestamps, err := sockopt.Heard(c.fd)
+			return spoken && timestamps == wantTimestamps && err == nil
+		})
+	}
 }
 
 // TestGiveToFirst: a later listener of the group gets no connection, whether the group
@@ -200,6 +231,13 @@ func TestClosedDescriptorLinux(t *testing.T) {
 		"GiveToFirst":  func() error { return sockopt.GiveToFirst(fd) },
 		"Unacked":      func() error { _, err := sockopt.Unacked(fd); return err },
 		"SinceACK":     func() error { _, err := sockopt.SinceACK(fd); return err },
+		"Heard": func() error {
+			spoken, timestamps, err := sockopt.Heard(fd)
+			if spoken || timestamps {
+				t.Errorf("Heard: %v, %v", spoken, timestamps)
+			}
+			return err
+		},
 		"FINSent":      func() error { _, err := sockopt.FINSent(fd); return err },
 	} {
 		wantEBADF(t, name, call())

@@ -105,12 +105,12 @@ func TestHasUnread(t *testing.T) {
 	if unread, err := sockopt.HasUnread(c.fd); err != nil || unread {
 		t.Errorf("nothing sent: %v, %v", unread, err)
 	}
-	write(t, peer.fd, "abc")
+	write(t, peer.fd, "a")
 	eventually(t, "unread", func() bool {
 		unread, err := sockopt.HasUnread(c.fd)
 		return err == nil && unread
 	})
-	drain(t, c.fd, 3)
+	drain(t, c.fd, 1)
 	if unread, err := sockopt.HasUnread(c.fd); err != nil || unread {
 		t.Errorf("all read: %v, %v", unread, err)
 	}
