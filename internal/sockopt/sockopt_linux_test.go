@@ -238,7 +238,7 @@ func TestClosedDescriptorLinux(t *testing.T) {
 			}
 			return err
 		},
-		"FINSent":      func() error { _, err := sockopt.FINSent(fd); return err },
+		"FINSent": func() error { _, err := sockopt.FINSent(fd); return err },
 	} {
 		wantEBADF(t, name, call())
 	}
