@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -224,7 +225,7 @@ func endByEviction(t *testing.T, g *closing) {
 
 func endByAccept(t *testing.T, g *closing) {
 	connectRaw(t, g.l.Addr().(*net.TCPAddr))
-	withSpareDescriptors(t, 0, func() {
+	shortOfDescriptors(t, func() {
 		c, err := g.l.Accept()
 		if err != nil {
 			t.Fatal(err)
@@ -234,7 +235,7 @@ func endByAccept(t *testing.T, g *closing) {
 }
 
 func endByDial(t *testing.T, g *closing) {
-	withSpareDescriptors(t, 0, func() {
+	shortOfDescriptors(t, func() {
 		abort(t, dialOnce(t, g.tr, tcpMultiaddr(localhost, uint16(portOf(g.far.Addr())))))
 	})
 }
@@ -242,7 +243,11 @@ func endByDial(t *testing.T, g *closing) {
 func endByClose(t *testing.T, g *closing) {
 	last, end := g.dial(t)
 	t.Cleanup(func() { end.Close() })
-	closeWithoutDescriptors(t, last.(*reuseport.Conn))
+	shortOfDescriptors(t, func() {
+		if err := last.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestPeerSeesNetsClose: whatever befalls a close, the socket of a peer that has not closed shows
@@ -262,6 +267,72 @@ func TestPeerSeesNetsClose(t *testing.T) {
 				wantLeft(t, g, row.leave && size > 0)
 				g.wantViews(t, want)
 			})
+		}
+	}
+}
+
+// shortOfDescriptors calls f while this process has every descriptor that it may have. Unlike
+// withSpareDescriptors, it leaves none of the closes with a number above the limit, where to end
+// it helps nobody.
+func shortOfDescriptors(t *testing.T, f func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	low := limit
+	low.Cur = uint64(highestDescriptor(t) + 1)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	for {
+		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.EMFILE) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	f()
+}
+
+// highestDescriptor returns the number of the highest descriptor of this process.
+func highestDescriptor(t *testing.T) (highest int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		highest = max(highest, fd)
+	}
+	return highest
+}
+
+// TestGiveUpBesideSweep: a dial that finds no descriptor gets one of a close, also while the closes
+// are being inspected.
+func TestGiveUpBesideSweep(t *testing.T) {
+	const closes, firstInspection = 32, 8 * time.Millisecond
+	for range rounds(100, 20) {
+		g := newClosing(t, &reuseport.Transport{})
+		for range closes {
+			g.add(t, g.dial, 0)
+		}
+		g.closeAll(t)
+		time.Sleep(firstInspection + rand.N(300*time.Microsecond))
+		endByDial(t, g)
+		for _, p := range g.peers {
+			p.Close()
 		}
 	}
 }

@@ -37,7 +37,7 @@ func TestAwait(t *testing.T) {
 func TestAwaitEnds(t *testing.T) {
 	t.Parallel()
 	var f Flusher
-	const n = batch + 1
+	const n = many
 	peers := addClosed(t, &f, n)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()

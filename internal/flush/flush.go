@@ -63,7 +63,7 @@ type Closing struct {
 	discarded int
 	heard     time.Time // when the peer last sent or acknowledged something
 	status    status    // the last one
-	claimed   bool      // somebody works on it; guarded by Flusher.mu
+	claimed   bool      // somebody works on it, or has ended it; guarded by Flusher.mu
 }
 
 // Counts returns the counters. It first inspects connections that were never inspected, so
@@ -131,7 +131,7 @@ func (f *Flusher) enter(c *Closing) (evicted []*Closing) {
 	return evicted
 }
 
-// inspectNow inspects a connection before it is due.
+// inspectNow inspects a connection, unless somebody else works on it.
 func (f *Flusher) inspectNow(c *Closing) {
 	f.mu.Lock()
 	claimed := f.claim(c)
@@ -213,10 +213,6 @@ func (f *Flusher) arm(due time.Time) {
 	f.timer.Reset(wait)
 }
 
-// batch is how many connections stepAll claims at one time. The others can be evicted
-// meanwhile.
-const batch = 64
-
 // sweep inspects all connections that are due, and arms the timer for the next one.
 func (f *Flusher) sweep() {
 	f.mu.Lock()
@@ -249,20 +245,19 @@ func (f *Flusher) armForSoonest() {
 	}
 }
 
-// stepAll inspects all connections for which wanted reports true. It calls wanted with mu
-// held. wanted must report false for a connection that was just inspected, or stepAll never
-// ends.
+// stepAll inspects all connections that wanted wants, which is called with mu held. It claims
+// one at a time, and leaves the others to a dial or a GiveUp that needs them meanwhile.
 func (f *Flusher) stepAll(wanted func(*Closing) bool) {
-	for {
-		f.mu.Lock()
-		some := f.claimSome(batch, wanted)
-		f.mu.Unlock()
-		for _, c := range some {
-			f.step(c)
+	var some []*Closing
+	f.mu.Lock()
+	for _, c := range f.pending {
+		if wanted(c) {
+			some = append(some, c)
 		}
-		if len(some) < batch {
-			return
-		}
+	}
+	f.mu.Unlock()
+	for _, c := range some {
+		f.inspectNow(c)
 	}
 }
 

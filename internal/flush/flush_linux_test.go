@@ -182,13 +182,13 @@ func TestLeftFIN(t *testing.T) {
 	}
 }
 
-// TestCounts: what was never inspected is inspected first, also more than one batch. Only
+// TestCounts: what was never inspected is inspected first, however many. Only
 // closes with something outstanding count as pending.
 func TestCounts(t *testing.T) {
 	f := untimed()
 	l := newListener(t)
 	var quiet []*Closing
-	for range batch + 1 {
+	for range many {
 		ours, _ := connect(t, l)
 		quiet = append(quiet, closeConn(t, ours))
 	}
@@ -199,7 +199,7 @@ func TestCounts(t *testing.T) {
 	if counts := f.Counts(); counts != (Counts{Pending: 2}) {
 		t.Errorf("counted %+v", counts)
 	}
-	wantPending(t, f, batch+3) // their peers have not ended
+	wantPending(t, f, many+2) // their peers have not ended
 	for _, peer := range peers {
 		wantAll(t, peer, stuck)
 	}

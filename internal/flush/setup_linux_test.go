@@ -218,3 +218,6 @@ func unread(t *testing.T, c, peer *net.TCPConn, n int) {
 		return has
 	})
 }
+
+// many is more connections than a sweep handles in a moment.
+const many = 65
