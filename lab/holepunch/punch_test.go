@@ -220,12 +220,13 @@ func TestSYNsOnTheWire(t *testing.T) {
 	if r.A.Connected || len(syns) < 20 || uint64(len(syns)) > r.A.SYNs {
 		t.Fatalf("a %+v, %d SYNs on the wire, want 20 or more and no more than counted", r.A, len(syns))
 	}
+	const jitter = 50 * time.Millisecond // between the clock of Punch and that of the wire, on a busy machine
 	first := 0
 	for i, p := range syns {
 		switch since := p.At.Sub(syns[0].At); {
 		case since < time.Second:
 			first++
-		case i >= 5 && p.At.Sub(syns[i-5].At) < time.Second && syns[i-5].At.Sub(syns[0].At) >= time.Second:
+		case i >= 5 && p.At.Sub(syns[i-5].At) < time.Second-jitter && syns[i-5].At.Sub(syns[0].At) >= time.Second+jitter:
 			t.Errorf("SYN %d at %v is the sixth within a second", i, since)
 		}
 	}
