@@ -464,9 +464,7 @@ func newCrowd(t *testing.T, n int) *crowd {
 	settled(t)
 	before := descriptors()
 	closeAll(t, dialAll(t, &w.tr, w.to[:n]))
-	if kept := descriptors() - before - n; kept < n { // the peers' n and ours
-		t.Fatalf("%d of %d closes keep a descriptor", kept, n)
-	}
+	await(t, "the peers have accepted, and each close keeps a descriptor", func() bool { return descriptors()-before >= 2*n })
 	return &w
 }
 
