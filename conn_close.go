@@ -41,7 +41,9 @@ func (c *Conn) Close() error {
 		return c.reset()
 	}
 	if c.is(lingersZero) {
-		_ = c.TCPConn.SetLinger(-1) // fails only if the socket is gone: see below
+		// It fails where the connection is gone. Where the system denies it only now, after it
+		// let SO_LINGER 0 be set, close(2) resets.
+		_ = c.TCPConn.SetLinger(-1)
 	}
 	if c.is(isFiled) {
 		return c.TCPConn.Close()
