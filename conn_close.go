@@ -97,17 +97,15 @@ func (c *Conn) keep(fd uintptr) *flush.Closing {
 func (c *Conn) isServed() bool { return c.direction == Accepted && !c.punched && c.isLoopback() }
 
 // hasArrived reports whether the system's close can finish a connection on loopback: all that
-// was written has been sent, which on loopback means that it has arrived; the peer has spoken;
-// and TCP timestamps are on. A peer that has not spoken yet may do so now, and would be reset
-// for it. Without timestamps a dial cannot have a 4-tuple in FIN_WAIT or TIME_WAIT; only the
+// was written has been sent, which on loopback means that it has arrived; and TCP timestamps
+// are on. Without timestamps a dial cannot have a 4-tuple in FIN_WAIT or TIME_WAIT; only the
 // Flusher, with a descriptor, can free it.
+//
+// A peer that has not spoken yet may do so now, and would be reset for it. Then it could lose
+// what was written, so the system gets such a connection only if nothing was.
 func hasArrived(fd uintptr) bool {
-	sent, err := sockopt.FINSent(fd)
-	if err != nil || !sent {
-		return false
-	}
-	spoken, timestamps, err := sockopt.Heard(fd)
-	return err == nil && spoken && timestamps
+	t, err := sockopt.TrafficOf(fd)
+	return err == nil && t.AllSent && t.Timestamps && (t.Received || !t.Written)
 }
 
 // isLoopback reports whether the peer is on loopback.

@@ -169,8 +169,8 @@ func TestCloseAmidUpload(t *testing.T) {
 }
 
 // TestCloseKeepsDescriptor: which closes keep a descriptor. The system does the rest for an
-// accepted connection of a local client that has spoken and was heard, once all that was
-// written has left.
+// accepted connection of a local client once all that was written has left, if the client has
+// spoken and was heard, or if neither side has said a word.
 func TestCloseKeepsDescriptor(t *testing.T) {
 	nothing := func(*testing.T, *reuseport.Conn, *reuseport.Conn) {}
 	speak := func(t *testing.T, c, peer *reuseport.Conn) {
@@ -185,16 +185,23 @@ func TestCloseKeepsDescriptor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	greet := func(t *testing.T, c, peer *reuseport.Conn) {
+		if _, err := c.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		awaitUnread(t, peer)
+	}
 	for name, row := range map[string]struct {
 		dialed bool
 		before func(t *testing.T, c, peer *reuseport.Conn)
 		want   bool
 	}{
-		"dialed, peer silent":    {true, nothing, true},
-		"dialed, peer was heard": {true, ask, true},
-		"accepted, peer silent":  {false, nothing, true},
-		"accepted, unread":       {false, speak, true},
-		"accepted, served":       {false, ask, false},
+		"dialed, nothing said":     {true, nothing, true},
+		"dialed, peer was heard":   {true, ask, true},
+		"accepted, nothing said":   {false, nothing, false},
+		"accepted, peer was told":  {false, greet, true},
+		"accepted, unread":         {false, speak, true},
+		"accepted, peer was heard": {false, ask, false},
 		"accepted, peer does not read": {false, func(t *testing.T, c, peer *reuseport.Conn) {
 			ask(t, c, peer)
 			bufferAll(t, c, 64<<20)

@@ -234,19 +234,24 @@ func TestPeerInConnect(t *testing.T) {
 	wg.Wait()
 }
 
-// TestCloseMeetsFirstWords: a server closes what it accepts while the client's first words
-// arrive. The client reads EOF all the same, also where the 4-tuple is to stay in TIME_WAIT.
+// TestCloseMeetsFirstWords: a server writes to what it accepts and closes it while the
+// client's first words arrive. The client reads all and then EOF, also where the 4-tuple is to
+// stay in TIME_WAIT.
 func TestCloseMeetsFirstWords(t *testing.T) {
 	for _, linger := range []int{0, -1} {
 		var tr reuseport.Transport
 		l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
-		go acceptEach(l.Accept, func(c manet.Conn) { c.(*reuseport.Conn).SetLinger(linger); c.Close() })
+		go acceptEach(l.Accept, func(c manet.Conn) {
+			c.(*reuseport.Conn).SetLinger(linger)
+			c.Write([]byte("busy"))
+			c.Close()
+		})
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
 				for range rounds(500, 50) {
-					if err := speakFirst(l.Addr().String()); err != nil {
-						t.Errorf("SetLinger(%d): %v", linger, err)
+					if got, err := speakFirst(l.Addr().String()); got != "busy" || err != nil {
+						t.Errorf("SetLinger(%d): read %q, %v", linger, got, err)
 					}
 				}
 			})
@@ -255,17 +260,17 @@ func TestCloseMeetsFirstWords(t *testing.T) {
 	}
 }
 
-// speakFirst dials, writes a word and returns the error of reading to the end.
-func speakFirst(address string) error {
+// speakFirst dials, writes a word and reads to the end.
+func speakFirst(address string) (string, error) {
 	c, err := net.Dial("tcp", address)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer c.Close()
 	time.Sleep(time.Duration(rand.N(50)) * time.Microsecond)
 	c.Write([]byte("hello")) // fails if the server was first
-	_, err = io.ReadAll(c)
-	return err
+	got, err := io.ReadAll(c)
+	return string(got), err
 }
 
 // TestCloseUnheard: a connection is accepted from a peer that says nothing, and closed. Its

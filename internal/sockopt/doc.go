@@ -23,3 +23,11 @@
 //
 // The tests run on Linux and macOS. The code for other systems is vetted and not run.
 package sockopt
+
+// Traffic is what a connection has carried.
+type Traffic struct {
+	Received   bool // the peer has sent bytes, read or not, or its FIN
+	Written    bool // we have written bytes
+	AllSent    bool // all that was written has left
+	Timestamps bool // both sides use TCP timestamps (RFC 7323)
+}

@@ -69,15 +69,20 @@ func SinceACK(fd uintptr) (time.Duration, error) {
 	return time.Duration(info.Last_ack_recv) * time.Millisecond, nil
 }
 
-// Heard reports whether the peer has ever sent bytes, read or not, or its FIN
-// (tcpi_bytes_received, Linux 4.1), and whether both sides use TCP timestamps (RFC 7323).
-func Heard(fd uintptr) (spoken, timestamps bool, err error) {
+// TrafficOf returns what a connection has carried (TCP_INFO, Linux 4.6). The peer's FIN counts
+// as received.
+func TrafficOf(fd uintptr) (Traffic, error) {
 	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return false, false, os.NewSyscallError("getsockopt", err)
+		return Traffic{}, os.NewSyscallError("getsockopt", err)
 	}
 	const withTimestamps = 1 // TCPI_OPT_TIMESTAMPS of <linux/tcp.h>
-	return info.Bytes_received > 0, info.Options&withTimestamps != 0, nil
+	return Traffic{
+		Received:   info.Bytes_received > 0,
+		Written:    info.Data_segs_out > 0 || info.Notsent_bytes > 0,
+		AllSent:    info.Notsent_bytes == 0,
+		Timestamps: info.Options&withTimestamps != 0,
+	}, nil
 }
 
 // FINSent reports whether all that was written has left, and a FIN of ours with it

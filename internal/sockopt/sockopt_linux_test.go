@@ -104,14 +104,15 @@ func TestSinceACK(t *testing.T) {
 	})
 }
 
-// TestHeard: a peer is heard from its first byte on, read or not, or its FIN. Both sides of a
-// connection on this host use timestamps, or none.
-func TestHeard(t *testing.T) {
+// TestTrafficOf: the peer's first byte, read or not, and its FIN count as received, and an
+// acknowledgement does not. What waits behind a shut window is written, and not all sent. Both
+// sides of a connection on this host use timestamps, or none.
+func TestTrafficOf(t *testing.T) {
 	sysctl, err := os.ReadFile("/proc/sys/net/ipv4/tcp_timestamps")
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantTimestamps := strings.TrimSpace(string(sysctl)) != "0"
+	timestamps := strings.TrimSpace(string(sysctl)) != "0"
 	for what, speak := range map[string]func(peer end){
 		"a byte": func(peer end) { write(t, peer.fd, "a") },
 		"a FIN": func(peer end) {
@@ -121,17 +122,25 @@ func TestHeard(t *testing.T) {
 		},
 	} {
 		c, peer := pair(t)
-		write(t, c.fd, "abc") // an acknowledgement is no word
+		wantTraffic(t, "nothing", c, sockopt.Traffic{AllSent: true, Timestamps: timestamps})
+		write(t, c.fd, "abc")
 		drain(t, peer.fd, 3)
-		if spoken, timestamps, err := sockopt.Heard(c.fd); spoken || timestamps != wantTimestamps || err != nil {
-			t.Errorf("before: spoken %v, timestamps %v, %v", spoken, timestamps, err)
-		}
+		wantTraffic(t, "abc", c, sockopt.Traffic{Written: true, AllSent: true, Timestamps: timestamps})
 		speak(peer)
-		eventually(t, what+" is heard", func() bool {
-			spoken, timestamps, err := sockopt.Heard(c.fd)
-			return spoken && timestamps == wantTimestamps && err == nil
-		})
+		wantTraffic(t, what, c, sockopt.Traffic{Received: true, Written: true, AllSent: true, Timestamps: timestamps})
 	}
+	c, _ := pair(t)
+	fill(t, c.fd)
+	wantTraffic(t, "more than fits", c, sockopt.Traffic{Written: true, Timestamps: timestamps})
+}
+
+// wantTraffic waits until c has carried what is wanted.
+func wantTraffic(t *testing.T, what string, c end, want sockopt.Traffic) {
+	t.Helper()
+	eventually(t, what, func() bool {
+		got, err := sockopt.TrafficOf(c.fd)
+		return got == want && err == nil
+	})
 }
 
 // TestGiveToFirst: a later listener of the group gets no connection, whether the group
@@ -231,10 +240,10 @@ func TestClosedDescriptorLinux(t *testing.T) {
 		"GiveToFirst":  func() error { return sockopt.GiveToFirst(fd) },
 		"Unacked":      func() error { _, err := sockopt.Unacked(fd); return err },
 		"SinceACK":     func() error { _, err := sockopt.SinceACK(fd); return err },
-		"Heard": func() error {
-			spoken, timestamps, err := sockopt.Heard(fd)
-			if spoken || timestamps {
-				t.Errorf("Heard: %v, %v", spoken, timestamps)
+		"TrafficOf": func() error {
+			traffic, err := sockopt.TrafficOf(fd)
+			if traffic != (sockopt.Traffic{}) {
+				t.Errorf("TrafficOf: %+v", traffic)
 			}
 			return err
 		},

@@ -26,10 +26,8 @@ const discardFlag = 0
 // SinceACK fails: each of these systems reports it in its own way, if at all.
 func SinceACK(fd uintptr) (time.Duration, error) { return 0, errors.ErrUnsupported }
 
-// Heard fails: each of these systems reports it in its own way, if at all.
-func Heard(fd uintptr) (spoken, timestamps bool, err error) {
-	return false, false, errors.ErrUnsupported
-}
+// TrafficOf fails: each of these systems reports it in its own way, if at all.
+func TrafficOf(fd uintptr) (Traffic, error) { return Traffic{}, errors.ErrUnsupported }
 
 // FINSent fails: these systems do not tell.
 func FINSent(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
