@@ -23,7 +23,7 @@ const (
 	// the 4-tuple does not wait for that; it inspects by itself.
 	shortWait = time.Millisecond
 	firstWait = 8 * time.Millisecond
-	longWait  = time.Second
+	longWait  = 2 * time.Second
 )
 
 // status is what one inspection of a closed connection has shown.
