@@ -70,13 +70,11 @@ func (c *Conn) Close() error {
 // descriptor for the Flusher. It returns nil if the system's close can do the rest, or if no
 // descriptor is to be had.
 func (c *Conn) keep(fd uintptr) *flush.Closing {
-	leave := c.isServed() && hasArrived(fd) // asked first: a peer may speak only now
+	if c.isServed() && isOver(fd) {
+		return nil
+	}
 	if unread, err := sockopt.HasUnread(fd); unread || err != nil {
 		c.flusher.DiscardAll(fd)
-		leave = false // the peer may be in the middle of what it sends
-	}
-	if leave {
-		return nil
 	}
 	dup, err := sockopt.Dup(fd)
 	if errno.IsOutOfResources(err) && c.flusher.GiveUp() > 0 {
@@ -96,16 +94,23 @@ func (c *Conn) keep(fd uintptr) *flush.Closing {
 // a second descriptor costs are a fifth of what such a server spends on a request.
 func (c *Conn) isServed() bool { return c.direction == Accepted && !c.punched && c.isLoopback() }
 
-// hasArrived reports whether the system's close can finish a connection on loopback: all that
-// was written has been sent, which on loopback means that it has arrived; and TCP timestamps
-// are on. Without timestamps a dial cannot have a 4-tuple in FIN_WAIT or TIME_WAIT; only the
-// Flusher, with a descriptor, can free it.
+// isOver reports whether the system's close can finish a connection on loopback: all that was
+// written has been sent, which on loopback means that it has arrived; nothing is unread; and
+// TCP timestamps are on. Without timestamps a dial cannot have a 4-tuple in FIN_WAIT or
+// TIME_WAIT; only the Flusher, with a descriptor, can free it.
 //
 // A peer that has not spoken yet may do so now, and would be reset for it. Then it could lose
 // what was written, so the system gets such a connection only if nothing was.
-func hasArrived(fd uintptr) bool {
+func isOver(fd uintptr) bool {
 	t, err := sockopt.TrafficOf(fd)
-	return err == nil && t.AllSent && t.Timestamps && (t.Received || !t.Written)
+	if err != nil || !t.AllSent || !t.Timestamps {
+		return false
+	}
+	if !t.Received {
+		return !t.Written
+	}
+	unread, err := sockopt.HasUnread(fd) // the peer may be in the middle of what it sends
+	return err == nil && !unread
 }
 
 // isLoopback reports whether the peer is on loopback.
