@@ -14,15 +14,18 @@ import (
 // of MaxConns descriptors, however many their peers leave open.
 func TestMaxConnsBoundsPendingCloses(t *testing.T) {
 	const maxConns, clients = 32, 100
-	hangUp := func(net.Conn) (serve.Handler, error) { return nil, nil }
+	hangUp := func(c net.Conn) (serve.Handler, error) {
+		_, err := c.Write([]byte("busy")) // for a client that was told nothing, nothing is kept
+		return nil, err
+	}
 	s := &serve.Server{Handler: hangUp, MaxConns: maxConns}
 	l := transportListener(t)
 	wait := begin(s, l)
 	var conns []net.Conn
 	for range clients {
 		c := dial(t, l)
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF { // the server has closed
-			t.Fatal(err)
+		if got, err := io.ReadAll(c); string(got) != "busy" || err != nil { // to EOF: the server has closed
+			t.Fatalf("%q, %v", got, err)
 		}
 		conns = append(conns, c)
 	}
@@ -35,7 +38,7 @@ func TestMaxConnsBoundsPendingCloses(t *testing.T) {
 	}
 	kept := func() int { return during - clients - descriptors(t) }
 	eventually(t, "descriptors that closes kept", func() bool { return kept() > 0 })
-	time.Sleep(1500 * time.Millisecond) // each is looked at once a second
+	time.Sleep(2500 * time.Millisecond) // each is looked at every 2 s
 	if n := kept(); n > maxConns/8 {
 		t.Errorf("%d descriptors were kept, want at most %d", n, maxConns/8)
 	}
