@@ -33,14 +33,16 @@ func (t *Transport) Dial(raddr ma.Multiaddr) (manet.Conn, error) {
 // Once connected, neither the end of ctx nor closing the listener whose port it uses
 // affects the connection.
 func (t *Transport) DialContext(ctx context.Context, raddr ma.Multiaddr) (manet.Conn, error) {
+	began := time.Now()
 	to, err := parseMultiaddr(raddr)
 	if err != nil {
-		return nil, t.failed(err)
+		return nil, t.failed(began, err)
 	}
 	c, err := t.dialTarget(ctx, to)
 	if err != nil {
-		return nil, t.failed(err)
+		return nil, t.failed(began, err)
 	}
+	t.counters.dialed(began, c)
 	return c, nil
 }
 
@@ -48,20 +50,23 @@ func (t *Transport) DialContext(ctx context.Context, raddr ma.Multiaddr) (manet.
 // address as net.Dial takes it. It fits http.Transport.DialContext and dialers of
 // WebSocket libraries.
 func (t *Transport) DialNetContext(ctx context.Context, network, address string) (net.Conn, error) {
+	began := time.Now()
 	to, err := parseNetAddress(ctx, network, address)
 	if err != nil {
-		return nil, t.failed(opError("dial", network, netip.AddrPort{}, netip.AddrPort{}, err))
+		return nil, t.failed(began, opError("dial", network, netip.AddrPort{}, netip.AddrPort{}, err))
 	}
 	c, err := t.dialTarget(ctx, to)
 	if err != nil {
-		return nil, t.failed(err)
+		return nil, t.failed(began, err)
 	}
+	t.counters.dialed(began, c)
 	return c, nil
 }
 
-// failed counts a dial that failed, and returns its error.
-func (t *Transport) failed(err error) error {
+// failed counts a dial that began then and failed, and returns its error.
+func (t *Transport) failed(began time.Time, err error) error {
 	t.counters.failed.Add(1)
+	t.counters.dialsFailed.Add(time.Since(began))
 	return err
 }
 

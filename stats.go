@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/reusetransport/reuseport/internal/flush"
+	"github.com/reusetransport/reuseport/internal/histogram"
 	"github.com/reusetransport/reuseport/internal/pathhealth"
 )
 
@@ -19,6 +21,10 @@ type Stats struct {
 	// NewByCause splits DialsNew by why the dial did not leave from a listening
 	// port: policy, no listener that fits, or a listening port that failed.
 	NewByCause map[Cause]uint64
+
+	// DialLatency says how long dials took. A punch is none, although DialsReused counts
+	// one whose own SYN connected.
+	DialLatency DialLatency
 
 	Hedges    uint64 // hedges started, see Transport.HedgeDelay
 	HedgeWins uint64 // hedges that became the result of their dial
@@ -39,6 +45,62 @@ type Stats struct {
 	ClosesAborted    uint64 // closes left to the system before everything was acknowledged: FlushTimeout or room ended
 	ClosesReset      uint64 // closes that the peer or the network ended before everything was acknowledged
 	BytesUndelivered uint64 // bytes not acknowledged when closes of both kinds ended, where the system tells
+
+	// CloseLatency says how long closes took to deliver. A close that the system completes
+	// from the start (see Conn.Close and Conn.File) is not in it, nor is an Abort.
+	CloseLatency CloseLatency
+}
+
+// DialLatency is the time from the call of a dial to its return, with the look-up of a name and
+// every address tried, by what it returned.
+type DialLatency struct {
+	Reused Latency // a connection from a listening port
+	New    Latency // a connection from another port
+	Failed Latency // an error
+}
+
+// CloseLatency is the time from Conn.Close until the close was over, by how it ended.
+type CloseLatency struct {
+	// Delivered: the peer has acknowledged everything. On Linux the time is right to the
+	// tick of the kernel's clock (1 to 10 ms). Elsewhere it may be up to twice as long, since
+	// closes are inspected at intervals; where the system does not tell what is acknowledged,
+	// it lasts until the peer has closed too.
+	Delivered Latency
+	Left      Latency // until ClosesAborted counted it
+	Reset     Latency // until ClosesReset counted it
+}
+
+// Latency is a histogram of how long something took.
+type Latency struct {
+	Count   uint64   // how often it was measured
+	Seconds float64  // the sum
+	Buckets []Bucket // from the shortest bound to the longest, the same for all
+}
+
+// A Bucket counts what took no longer than its bound, so the next one counts it too.
+type Bucket struct {
+	UpTo  float64 // in seconds: 125 us in the first bucket, twice as long in each further one
+	Count uint64
+}
+
+// dialLatency returns the DialLatency of Stats.
+func (c *counters) dialLatency() DialLatency {
+	return DialLatency{latencyOf(&c.dialsReused), latencyOf(&c.dialsNew), latencyOf(&c.dialsFailed)}
+}
+
+// closeLatencyOf translates what flush knows into the public words.
+func closeLatencyOf(f *flush.Latencies) CloseLatency {
+	return CloseLatency{latencyOf(&f.Delivered), latencyOf(&f.Left), latencyOf(&f.Reset)}
+}
+
+// latencyOf translates a histogram into the public words.
+func latencyOf(h *histogram.Histogram) Latency {
+	counts, bounds := h.Counts(), histogram.Bounds()
+	l := Latency{Count: counts.All, Seconds: counts.Seconds, Buckets: make([]Bucket, len(bounds))}
+	for i, bound := range bounds {
+		l.Buckets[i] = Bucket{bound.Seconds(), counts.UpTo[i]}
+	}
+	return l
 }
 
 // counters are what Stats reads.
@@ -51,6 +113,8 @@ type counters struct {
 	punched, punchesFailed, punchSYNs atomic.Uint64
 
 	accepted, acceptSkipped, acceptDelayed atomic.Uint64
+
+	dialsReused, dialsNew, dialsFailed histogram.Histogram // how long dials took
 }
 
 // count counts a connection that was dialed.
@@ -60,6 +124,16 @@ func (c *counters) count(conn *Conn) {
 		return
 	}
 	c.newBy[conn.cause].Add(1)
+}
+
+// dialed records how long a dial took that began then and connected.
+func (c *counters) dialed(began time.Time, conn *Conn) {
+	took := time.Since(began)
+	if conn.reused {
+		c.dialsReused.Add(took)
+	} else {
+		c.dialsNew.Add(took)
+	}
 }
 
 // PathState is what a path from a listening port has shown.

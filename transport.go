@@ -158,6 +158,7 @@ func (t *Transport) Stats() Stats {
 		DialsReused: t.counters.reused.Load(),
 		DialsFailed: t.counters.failed.Load(),
 		NewByCause:  make(map[Cause]uint64),
+		DialLatency: t.counters.dialLatency(),
 
 		Hedges:    t.counters.hedges.Load(),
 		HedgeWins: t.counters.hedgeWins.Load(),
@@ -174,6 +175,7 @@ func (t *Transport) Stats() Stats {
 	}
 	closes := t.flushes.Counts()
 	s.ClosesPending, s.ClosesAborted, s.ClosesReset, s.BytesUndelivered = closes.Pending, closes.Left, closes.Reset, closes.Bytes
+	s.CloseLatency = closeLatencyOf(t.flushes.Latencies())
 	for c := range causes {
 		if n := t.counters.newBy[c].Load(); n > 0 {
 			s.NewByCause[c] = n

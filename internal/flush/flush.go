@@ -36,6 +36,8 @@ type Flusher struct {
 	room    int         // how many may be pending; zero before the first close
 	counts  Counts
 
+	latencies Latencies
+
 	recent  recent    // closes that the system completes
 	buffers sync.Pool // of *[]byte, for what is discarded
 }
@@ -61,6 +63,8 @@ type Closing struct {
 	inspected time.Time // when it was last inspected
 	due       time.Time // of the next inspection
 	discarded int
+	closed    time.Time // when Add was called
+	timed     bool      // Latencies.Delivered has it
 	heard     time.Time // when the peer last sent or acknowledged something
 	status    status    // the last one
 	claimed   bool      // somebody works on it, or has ended it; guarded by Flusher.mu
@@ -93,7 +97,7 @@ func (f *Flusher) Limit(n int) {
 // close(2) is what sends the FIN, and nothing is kept.
 func (f *Flusher) Add(c *Closing) {
 	now := time.Now()
-	c.heard, c.due, c.progress.stall = now, now.Add(firstWait), c.Stall
+	c.closed, c.heard, c.due, c.progress.stall = now, now, now.Add(firstWait), c.Stall
 	c.status.unacked = unknown
 	err := sockopt.ShutdownWrite(c.FD)
 	if err != nil && !errno.IsNotConnected(err) {
@@ -280,6 +284,7 @@ func (f *Flusher) step(c *Closing) {
 // list. The order matters: a dial that finds none listed must find the 4-tuple free.
 func (f *Flusher) end(c *Closing, s status, v verdict) {
 	f.noteEnd(c, s)
+	f.noteLatency(c, v)
 	_ = sockopt.Close(c.FD) // the user's Close has returned, so the error has no taker
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -314,6 +319,9 @@ func (f *Flusher) inspect(c *Closing, now time.Time) status {
 		// Reading does not show a reset that follows the peer's FIN (Linux), and after
 		// maxDiscard bytes nothing is read. Shutdown shows it.
 		s.broken = s.broken || errno.IsNotConnected(sockopt.ShutdownWrite(c.FD))
+	}
+	if n == 0 {
+		f.noteDelivery(c, now)
 	}
 	s.unacked = n
 	s.silent = c.silence(s, now)
