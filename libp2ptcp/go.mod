@@ -9,6 +9,7 @@ require (
 	github.com/prometheus/client_golang v1.24.1
 	github.com/prometheus/client_model v0.6.2
 	github.com/reusetransport/reuseport v0.0.0
+	github.com/reusetransport/reuseport/promstats v0.0.0
 	go.uber.org/goleak v1.3.0
 )
 
@@ -98,4 +99,7 @@ require (
 	lukechampine.com/blake3 v1.4.1 // indirect
 )
 
-replace github.com/reusetransport/reuseport => ../
+replace (
+	github.com/reusetransport/reuseport => ../
+	github.com/reusetransport/reuseport/promstats => ../promstats
+)

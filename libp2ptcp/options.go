@@ -70,11 +70,12 @@ func WithPortUse(choose func(ctx context.Context, raddr ma.Multiaddr, p peer.ID)
 	}
 }
 
-// WithMetrics registers the metrics of the Transport with reg; the README lists them.
-// Several Transports may share reg: their counts add up, and each reuseport.Transport
-// is counted once. Close removes the open connections and keeps the counts. Nil is
-// ErrBadOption. If the names are taken by something else, New returns the error of
-// reg.Register.
+// WithMetrics registers with reg the metrics of package promstats, for the
+// reuseport.Transport in use, and those of connections; the README lists them. Several
+// Transports may share reg, with each other and with promstats.Register: their counts
+// add up, and each reuseport.Transport is counted once, with all that it has counted
+// before. Close keeps the counts and removes the momentary values. Nil is ErrBadOption.
+// If the names are taken by something else, New returns the error of reg.Register.
 func WithMetrics(reg prometheus.Registerer) Option {
 	return func(t *Transport) error {
 		if reg == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ import (
 
 	"github.com/reusetransport/reuseport"
 	"github.com/reusetransport/reuseport/libp2ptcp"
+	"github.com/reusetransport/reuseport/promstats"
 )
 
 // patience bounds waits that take milliseconds on an idle machine.
@@ -258,6 +260,24 @@ func metricNames(t testing.TB) (names []string) {
 	check(t, err)
 	for _, f := range families {
 		names = append(names, f.GetName())
+	}
+	return names
+}
+
+// ownMetricNames returns the names of the metrics that are not promstats'.
+func ownMetricNames(t testing.TB) (names []string) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	check(t, reg.Register(new(promstats.Collector)))
+	families, err := reg.Gather()
+	check(t, err)
+	for _, name := range metricNames(t) {
+		if !slices.ContainsFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == name }) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 || len(families) < 10 {
+		t.Fatalf("%d metrics of promstats, and %v", len(families), names)
 	}
 	return names
 }

@@ -44,7 +44,7 @@ type Transport struct {
 	arrivals arrivals
 
 	registerer prometheus.Registerer
-	metrics    *collector // nil without a registerer
+	metrics    *metrics // nil without a registerer
 }
 
 var (
@@ -117,7 +117,7 @@ func (t *Transport) String() string { return "TCP" }
 // with net.ErrClosed.
 func (t *Transport) Close() error {
 	if t.metrics != nil {
-		defer t.metrics.leave(t.reuse)
+		defer t.metrics.leave()
 	}
 	if t.foreign {
 		return nil

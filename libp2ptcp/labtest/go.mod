@@ -6,6 +6,7 @@ replace (
 	github.com/reusetransport/reuseport => ../../
 	github.com/reusetransport/reuseport/lab => ../../lab
 	github.com/reusetransport/reuseport/libp2ptcp => ../
+	github.com/reusetransport/reuseport/promstats => ../../promstats
 )
 
 require (
@@ -86,6 +87,7 @@ require (
 	github.com/quic-go/qpack v0.6.0 // indirect
 	github.com/quic-go/quic-go v0.64.1 // indirect
 	github.com/quic-go/webtransport-go v0.13.0 // indirect
+	github.com/reusetransport/reuseport/promstats v0.0.0 // indirect
 	github.com/spaolacci/murmur3 v1.1.0 // indirect
 	github.com/vishvananda/netlink v1.3.1 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
