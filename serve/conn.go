@@ -141,10 +141,12 @@ func (c *conn) isLayered() bool {
 // maxLayers is how many layers on top of a socket are looked through.
 const maxLayers = 8
 
-// socket returns the connection with a descriptor that lies below all layers. If there
+// socket returns the connection with a descriptor that lies below all layers of c.
+func (c *conn) socket() net.Conn { return socketOf(c.Conn) }
+
+// socketOf returns the connection with a descriptor that lies below all layers of nc. If there
 // is none, or a layer has no NetConn as tls.Conn has, it returns the lowest one it sees.
-func (c *conn) socket() net.Conn {
-	nc := c.Conn
+func socketOf(nc net.Conn) net.Conn {
 	for range maxLayers {
 		if _, ok := nc.(syscall.Conn); ok {
 			break

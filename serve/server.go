@@ -147,14 +147,14 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// limitPendingCloses bounds the descriptors that closed connections keep, if c tells that
-// it can. That holds for all connections of c's Transport, so a loop asks one of them.
+// limitPendingCloses bounds the descriptors that closed connections keep, if c or the socket
+// below it can. That holds for all connections of c's Transport, so a loop asks one of them.
 func (s *Server) limitPendingCloses(lp *loop, c net.Conn) {
 	if lp.limited || s.MaxConns <= 0 {
 		return
 	}
 	lp.limited = true
-	if keeper, ok := c.(interface{ LimitPendingCloses(n int) }); ok {
+	if keeper, ok := socketOf(c).(interface{ LimitPendingCloses(n int) }); ok {
 		keeper.LimitPendingCloses(max(1, s.MaxConns/8))
 	}
 }

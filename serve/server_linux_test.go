@@ -10,16 +10,34 @@ import (
 	"github.com/reusetransport/reuseport/serve"
 )
 
+// A layeredListener accepts connections with a layer on top, as tls.NewListener's does.
+type layeredListener struct{ net.Listener }
+
+func (l layeredListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return layer{c}, err
+}
+
+type layer struct{ net.Conn }
+
+func (l layer) NetConn() net.Conn { return l.Conn }
+
 // TestMaxConnsBoundsPendingCloses: closed connections of a reuseport.Transport keep an eighth
-// of MaxConns descriptors, however many their peers leave open.
+// of MaxConns descriptors, however many their peers leave open, and below a layer too.
 func TestMaxConnsBoundsPendingCloses(t *testing.T) {
+	t.Run("bare", func(t *testing.T) { wantFewPending(t, transportListener(t)) })
+	t.Run("layered", func(t *testing.T) { wantFewPending(t, layeredListener{transportListener(t)}) })
+}
+
+// wantFewPending serves l with MaxConns to clients that do not close.
+func wantFewPending(t *testing.T, l net.Listener) {
+	t.Helper()
 	const maxConns, clients = 32, 100
 	hangUp := func(c net.Conn) (serve.Handler, error) {
 		_, err := c.Write([]byte("busy")) // for a client that was told nothing, nothing is kept
 		return nil, err
 	}
 	s := &serve.Server{Handler: hangUp, MaxConns: maxConns}
-	l := transportListener(t)
 	wait := begin(s, l)
 	var conns []net.Conn
 	for range clients {
