@@ -362,50 +362,6 @@ func TestPeerSeesNetsCloseAtFlushTimeout(t *testing.T) {
 	g.wantViews(t, want)
 }
 
-// TestCareEndsAMinuteAfterDelivery: a peer that has everything and never closes costs a
-// descriptor for a minute, also if it goes on sending. Meanwhile no reset reaches it.
-func TestCareEndsAMinuteAfterDelivery(t *testing.T) {
-	if !*soak {
-		t.Skip("takes a minute; runs with -soak")
-	}
-	const slack = 3 * time.Second
-	want := viewsAfterNet(t, 0)
-	settled(t)
-	g := newClosing(t, &reuseport.Transport{})
-	for range 8 {
-		g.add(t, g.dial, 0)
-	}
-	base := descriptors() - len(g.conns)
-	g.closeAll(t)
-	g.wantViews(t, want)
-	start := time.Now()
-	for time.Since(start) < time.Minute-slack {
-		for _, p := range g.peers[:4] { // half of them
-			if _, err := io.WriteString(p, "x"); err != nil {
-				t.Fatalf("after %v: %v", time.Since(start), err)
-			}
-		}
-		time.Sleep(dribbleEach)
-	}
-	if kept := descriptors() - base; kept != len(g.conns) {
-		t.Errorf("after %v %d of %d descriptors", time.Since(start), kept, len(g.conns))
-	}
-	for _, p := range g.peers {
-		if got := view(t, p.Conn); got != want[1] {
-			t.Errorf("after %v the peer's socket shows %+v", time.Since(start), got)
-		}
-	}
-	await(t, "the descriptors are gone", func() bool { return descriptors() <= base })
-	if d := time.Since(start); d > time.Minute+slack {
-		t.Errorf("the descriptors were kept for %v", d)
-	}
-	for _, p := range g.peers {
-		if got := view(t, p.Conn); got != want[1] {
-			t.Errorf("in the end the peer's socket shows %+v", got)
-		}
-	}
-}
-
 // TestCloseTurnsLingerOff: SO_LINGER 0 is on while a connection lives, and off after Close, so
 // that a process may die after Close and lose nothing.
 func TestCloseTurnsLingerOff(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 
-	"github.com/reusetransport/reuseport/internal/errno"
 	"github.com/reusetransport/reuseport/internal/flush"
 	"github.com/reusetransport/reuseport/internal/netaddr"
 	"github.com/reusetransport/reuseport/internal/sockopt"
@@ -16,23 +15,25 @@ import (
 // sends, where the system would reset the connection and so cut off what was written.
 // And it frees the 4-tuple for a dial that needs it.
 //
-// Close returns at once. The system sends what is left and then a FIN, and the peer
-// reads the data and then EOF. No reset reaches a peer that has not closed, but in three
+// Close does not wait. The system sends what is left and then a FIN, and the peer reads
+// the data and then EOF. No reset reaches a peer that has not closed, but in these
 // cases: a dial of the same Transport needs the 4-tuple, and the peer has acknowledged
-// everything; Abort was called; or the peer sends more after Close has stopped looking
+// everything; Abort was called; or the peer sends on after Close has stopped looking
 // after the connection, as it does after package net's close. Such a dial waits up to 1
 // s for the acknowledgement, and not for the peer's own end. Without TCP timestamps (RFC
 // 7323) a 4-tuple whose peer closes too stays in TIME_WAIT.
 //
 // Transport.FlushTimeout says for how long Close looks after a connection, and at what
-// cost. Nothing is cut when that ends, or when the process exits: the system goes on. On
-// Windows, AIX, Plan 9, js and WASI Close is the system's close from the start; Windows
-// discards what is unread.
+// cost. When that ends, or when the process exits after Close, the system goes on. A
+// process that exits without Close resets its connections. On Windows, AIX, Plan 9, js
+// and WASI Close is the system's close from the start; Windows discards what is unread.
 //
 // To the caller it is net.TCPConn's Close: a Read or Write that waits returns
 // net.ErrClosed, as all methods do from then on, and deadlines have no part in it. A
-// second Close returns net.ErrClosed. Close needs no spare descriptor. docs/close.md has
-// what each peer sees. Closing the embedded TCPConn itself skips all this.
+// second Close returns net.ErrClosed. Close needs no spare descriptor. A duplicate of the
+// descriptor made through SyscallConn cannot write after Close; File makes one that can.
+// docs/close.md has what each peer sees. Closing the embedded TCPConn itself skips all
+// this.
 func (c *Conn) Close() error {
 	if !c.set(isClosed) {
 		return c.closedError("close")
@@ -73,14 +74,9 @@ func (c *Conn) keep(fd uintptr) *flush.Closing {
 	if c.isServed() && isOver(fd) {
 		return nil
 	}
-	if unread, err := sockopt.HasUnread(fd); unread || err != nil {
-		c.flusher.DiscardAll(fd)
-	}
-	dup, err := sockopt.Dup(fd)
-	if errno.IsOutOfResources(err) && c.flusher.GiveUp() > 0 {
-		dup, err = sockopt.Dup(fd)
-	}
-	if err != nil {
+	c.flusher.DiscardAll(fd)
+	dup, ok := c.flusher.Dup(fd)
+	if !ok {
 		return nil
 	}
 	return &flush.Closing{

@@ -41,7 +41,7 @@ type Stats struct {
 	AcceptSkipped uint64 // connections that died in the queue before Accept got them
 	AcceptDelayed uint64 // times that Accept waited for descriptors or buffers
 
-	ClosesPending    int    // closed connections with data or the FIN unacknowledged
+	ClosesPending    int    // closed connections that Close looks after, with data or the FIN unacknowledged
 	ClosesAborted    uint64 // closes left to the system before everything was acknowledged: FlushTimeout or room ended
 	ClosesReset      uint64 // closes that the peer or the network ended before everything was acknowledged
 	BytesUndelivered uint64 // bytes not acknowledged when closes of both kinds ended, where the system tells

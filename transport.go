@@ -80,16 +80,21 @@ type Transport struct {
 	// the block, and so do 10 minutes without news. See Stats.Paths.
 	HedgeDelay time.Duration
 
-	// FlushTimeout is how long the peer's TCP may answer nothing while something that
-	// was written before Conn.Close is unacknowledged. Then the close is left to the
-	// system, which goes on as after package net's. Zero is 5 s. Negative makes every
-	// Close an Abort.
+	// FlushTimeout bounds how long Conn.Close looks after a connection. Zero is 5 s.
+	// Negative makes every Close an Abort.
 	//
-	// A closed connection keeps a descriptor until its peer has everything and has
-	// closed too, or for a minute after the peer has everything. At most 4096
-	// connections of a Transport do so, and at most an eighth of the descriptors that
-	// the process may have (RLIMIT_NOFILE). One more leaves the oldest to the system. So
-	// does a Dial, an Accept or a Close that finds no descriptor free.
+	// While something is unacknowledged, it is how long the peer's TCP may answer
+	// nothing; a peer that answers and takes no byte has a minute, or FlushTimeout if
+	// that is longer. Once everything is acknowledged, it is how long the peer has had to
+	// read, from the last byte sent on: 1 s at least and a minute at most, and until it
+	// has sent 16 MiB. A peer that closes ends it. Then the close is left to the system,
+	// which goes on as after package net's.
+	//
+	// Meanwhile a closed connection keeps a descriptor. At most 4096 connections of a
+	// Transport do so, and at most an eighth of the descriptors that the process may have
+	// (RLIMIT_NOFILE). One more leaves the oldest to the system. So does a Dial, a Listen,
+	// an Accept or a Close that finds no descriptor free. None is kept while less than an
+	// eighth of them is free.
 	FlushTimeout time.Duration
 
 	registry registry

@@ -21,18 +21,28 @@ func TestDecide(t *testing.T) {
 	}{
 		"delivered, and the peer has closed": {
 			[]sight{{0, outstanding}, {50, status{finished: true}}}, done},
-		"delivered, and the peer may still send": {
-			[]sight{{0, outstanding}, {50, status{}}, {59000, status{}}}, keep},
-		"delivered a minute ago": {
-			[]sight{{0, outstanding}, {50, status{}}, {60049, status{received: 1}}, {60050, status{received: 1}}}, done},
+		"delivered, and the peer still sends": {
+			[]sight{{0, outstanding}, {50, status{sinceSent: 50 * time.Millisecond}}, {4999, status{received: 1}}}, keep},
+		"delivered, and the peer had time to read": {
+			[]sight{{0, outstanding}, {50, status{sinceSent: 50 * time.Millisecond}}, {5000, status{}}}, done},
+		"delivered, and bytes left last in the middle of the close": {
+			[]sight{{0, outstanding}, {8000, status{sinceSent: 2 * time.Second}}, {10999, status{}}, {11000, status{}}}, done},
+		"delivered, and bytes left last long ago": {
+			[]sight{{0, status{sinceSent: time.Hour}}, {999, status{received: 1}}, {1000, status{received: 1}}}, done},
+		"delivered, and only we can free the 4-tuple": {
+			[]sight{{50, status{holdsTuple: true}}, {10000, status{}}, {60049, status{}}, {60050, status{}}}, done},
+		"delivered, only we can free the 4-tuple, and the peer sends on": {
+			[]sight{{50, status{holdsTuple: true}}, {4000, status{received: 1}}, {6000, status{received: 1}}}, done},
 		"delivered, and the peer has sent more than is discarded": {
 			[]sight{{0, outstanding}, {50, status{flooded: true}}}, done},
 		"delivered before the peer reset": {
 			[]sight{{0, outstanding}, {50, status{broken: true}}}, done},
 		"the peer has ended and still reads": {
 			[]sight{{0, outstanding}, {4000, status{unacked: 5, finished: true}}}, keep},
-		"the peer's TCP answers, and takes nothing for an hour": {
-			[]sight{{0, outstanding}, {3600000, outstanding}}, keep},
+		"the peer's TCP answers, and takes nothing": {
+			[]sight{{0, outstanding}, {59999, outstanding}, {60000, outstanding}}, left},
+		"the peer takes a byte now and then": {
+			[]sight{{0, outstanding}, {50000, status{unacked: 4}}, {100000, status{unacked: 3}}, {159999, status{unacked: 3}}}, keep},
 		"the peer's TCP is silent": {
 			[]sight{{0, outstanding}, {4999, status{unacked: 5, silent: stall - 1}}, {5000, status{unacked: 5, silent: stall}}}, left},
 		"the peer resets": {
@@ -47,7 +57,7 @@ func TestDecide(t *testing.T) {
 			[]sight{{0, status{unacked: unknown, broken: true}}}, lost},
 	} {
 		start := time.Now()
-		p := progress{stall: stall}
+		p := newProgress(start, stall)
 		for i, s := range row.sights {
 			want := keep
 			if i == len(row.sights)-1 {
@@ -60,10 +70,11 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestDecideWaits: the interval doubles up to a second, and falls back for a peer that sends
+// TestDecideWaits: the interval doubles up to longWait, and falls back for a peer that sends
 // in bulk alone, so that many peers that send single bytes cost no more than silent ones.
 func TestDecideWaits(t *testing.T) {
-	p, now := progress{stall: stall}, time.Now()
+	now := time.Now()
+	p := newProgress(now, stall)
 	want := firstWait
 	for _, received := range []int{0, 0, 1, bulk - 1, 0, 0, 0, 0, 0} {
 		if p.next(now, status{unacked: 5, received: received}); p.wait != want {
@@ -86,18 +97,42 @@ func TestDecideEvicted(t *testing.T) {
 	}
 }
 
+// TestDecidePatience: a patience of more than a minute waits for acknowledgements alone, and a
+// short one is the time to read too.
+func TestDecidePatience(t *testing.T) {
+	for patience, want := range map[time.Duration][2]time.Duration{ // until it is left; until it is done
+		time.Hour:              {time.Hour, time.Minute},
+		stall:                  {time.Minute, stall},
+		100 * time.Millisecond: {time.Minute, 100 * time.Millisecond},
+	} {
+		for i, s := range []status{{unacked: 5}, {}} {
+			start := time.Now()
+			p := newProgress(start, patience)
+			p.next(start, s)
+			if v := p.next(start.Add(want[i]-1), s); v != keep {
+				t.Errorf("patience %v, %+v: verdict %d before %v", patience, s, v, want[i])
+			}
+			if v := p.next(start.Add(want[i]), s); v == keep {
+				t.Errorf("patience %v, %+v: kept after %v", patience, s, want[i])
+			}
+		}
+	}
+}
+
 // FuzzDecide feeds any course of inspections: a close ends in time, counts as delivered only
 // when everything is acknowledged, and the interval stays within its bounds.
 func FuzzDecide(f *testing.F) {
 	f.Add([]byte{5, 0, 5, 1, 4, 0, 0, 4})
 	f.Add([]byte{255, 8, 255, 4})
 	f.Fuzz(func(t *testing.T, course []byte) {
-		start, p := time.Now(), progress{stall: time.Second}
+		start := time.Now()
+		p := newProgress(start, time.Second)
 		var delivered time.Time
 		for i := 0; i+1 < len(course); i += 2 {
 			what := course[i+1]
 			s := status{unacked: max(int(int8(course[i])), unknown), received: int(what&3) << 11, finished: what&4 != 0, broken: what&8 != 0}
 			s.silent = time.Duration(what>>4) * 100 * time.Millisecond
+			s.sinceSent, s.holdsTuple = s.silent, what&16 != 0
 			now := start.Add(time.Duration(i) * time.Second)
 			if s.unacked == 0 && delivered.IsZero() {
 				delivered = now
@@ -108,9 +143,9 @@ func FuzzDecide(f *testing.F) {
 				t.Fatalf("done with %+v", s)
 			case (v == left || v == lost) && s.unacked == 0:
 				t.Fatalf("verdict %d with %+v", v, s)
-			case v == keep && (s.broken || s.unacked != 0 && s.silent >= p.stall):
+			case v == keep && (s.broken || s.unacked != 0 && s.silent >= p.patience):
 				t.Fatalf("kept with %+v", s)
-			case v == keep && s.unacked == 0 && now.Sub(delivered) >= keepDelivered:
+			case v == keep && s.unacked == 0 && now.Sub(delivered) >= maxKept:
 				t.Fatalf("kept %v after delivery", now.Sub(delivered))
 			case p.wait < shortWait || p.wait > longWait:
 				t.Fatalf("next inspection after %v", p.wait)

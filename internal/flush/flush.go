@@ -1,15 +1,15 @@
 // Package flush looks after connections that were closed. A [Flusher] keeps a second
 // descriptor of each, discards what its peer still sends, so that no reset answers it, and
 // frees the 4-tuple for a dial that needs it. When the peer has everything and has ended
-// too, or when patience or room ends, it closes the descriptor, and the system goes on as
-// after package net's close. It never resets a connection that a dial does not need.
+// too, or has had time to read, or when patience or room ends, it closes the descriptor,
+// and the system goes on as after package net's close. It never resets a connection that a
+// dial does not need.
 //
-// decide.go has the decisions, which are pure; the rest acts on them.
+// decide.go has the decisions, which are pure; inspect.go finds out what they need; the rest
+// acts on them.
 package flush
 
 import (
-	"errors"
-	"io"
 	"net/netip"
 	"slices"
 	"sync"
@@ -34,6 +34,7 @@ type Flusher struct {
 	next    time.Time   // when; zero while a sweep runs
 	limit   int         // the user's bound on len(pending); zero is none
 	room    int         // how many may be pending; zero before the first close
+	highest uintptr     // no descriptor above this one is kept; meaningless while room is zero
 	counts  Counts
 
 	latencies Latencies
@@ -57,7 +58,7 @@ type Closing struct {
 	FD           uintptr       // the Flusher's own
 	FreeTuple    bool          // a dial that needs the 4-tuple may reset the connection
 	Loopback     bool          // the peer is on loopback, where what was sent has arrived
-	Stall        time.Duration // how long the peer's TCP may be silent
+	Stall        time.Duration // Transport.FlushTimeout
 
 	progress  progress
 	inspected time.Time // when it was last inspected
@@ -97,8 +98,8 @@ func (f *Flusher) Limit(n int) {
 // close(2) is what sends the FIN, and nothing is kept.
 func (f *Flusher) Add(c *Closing) {
 	now := time.Now()
-	c.closed, c.heard, c.due, c.progress.stall = now, now, now.Add(firstWait), c.Stall
-	c.status.unacked = unknown
+	c.closed, c.heard, c.due = now, now, now.Add(firstWait)
+	c.progress, c.status.unacked = newProgress(now, c.Stall), unknown
 	err := sockopt.ShutdownWrite(c.FD)
 	if err != nil && !errno.IsNotConnected(err) {
 		_ = sockopt.Close(c.FD) // the user's Close has returned, so the error has no taker
@@ -143,6 +144,34 @@ func (f *Flusher) inspectNow(c *Closing) {
 	if claimed {
 		f.step(c)
 	}
+}
+
+// Dup returns a second descriptor of a connection that is being closed, for Add. It reports
+// false if descriptors are short: the process has none, even after GiveUp, or few are left.
+func (f *Flusher) Dup(fd uintptr) (uintptr, bool) {
+	dup, err := sockopt.Dup(fd)
+	if errno.IsOutOfResources(err) && f.GiveUp() > 0 {
+		dup, err = sockopt.Dup(fd)
+	}
+	if err != nil {
+		return 0, false
+	}
+	if f.isHigh(dup) {
+		_ = sockopt.Close(dup) // a duplicate, which nothing was written to
+		return 0, false
+	}
+	return dup, true
+}
+
+// isHigh reports whether a new descriptor shows that few are left: a system gives the lowest
+// number that is free. Room alone does not bound the closes of a process with many Transports.
+func (f *Flusher) isHigh(fd uintptr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.room == 0 {
+		f.measureRoom()
+	}
+	return fd > f.highest
 }
 
 // GiveUp leaves the oldest half of the pending connections to the system, because
@@ -303,100 +332,8 @@ func (f *Flusher) end(c *Closing, s status, v verdict) {
 	}
 }
 
-// inspect discards what a claimed connection has received and asks what is outstanding. It
-// carries over the peer's end from earlier inspections, since a socket reports a reset only
-// once.
-func (f *Flusher) inspect(c *Closing, now time.Time) status {
-	s := f.drain(c)
-	s.finished, s.broken = s.finished || c.status.finished, s.broken || c.status.broken
-	n, err := sockopt.Unacked(c.FD)
-	switch {
-	case err != nil:
-		n = unknown
-	case n <= sockopt.FINUnacked && c.Loopback && finSent(c.FD):
-		n = 0 // only the FIN is outstanding, and on loopback it has arrived
-	case n > 0 && (s.finished || s.flooded):
-		// Reading does not show a reset that follows the peer's FIN (Linux), and after
-		// maxDiscard bytes nothing is read. Shutdown shows it.
-		s.broken = s.broken || errno.IsNotConnected(sockopt.ShutdownWrite(c.FD))
-	}
-	if n == 0 {
-		f.noteDelivery(c, now)
-	}
-	s.unacked = n
-	s.silent = c.silence(s, now)
-	return s
-}
-
-// silence returns for how long the peer's TCP has answered nothing. A peer whose window is
-// shut, or opens in steps, acknowledges no data for seconds and yet answers.
-func (c *Closing) silence(s status, now time.Time) time.Duration {
-	if s.unacked == 0 {
-		return 0
-	}
-	if since, err := sockopt.SinceACK(c.FD); err == nil {
-		return min(since, now.Sub(c.heard)) // silence before Close does not count
-	}
-	if s.received > 0 || s.unacked != c.status.unacked {
-		c.heard = now
-	}
-	return now.Sub(c.heard)
-}
-
-// finSent reports whether our FIN has left. It reports true on systems that cannot tell.
-func finSent(fd uintptr) bool {
-	sent, err := sockopt.FINSent(fd)
-	return sent || errors.Is(err, errors.ErrUnsupported)
-}
-
-// drain discards what has come in, 16 buffers at most, so that one connection does not keep
-// the others waiting. After maxDiscard bytes it reads no more, which shuts the peer's window.
-func (f *Flusher) drain(c *Closing) (s status) {
-	for range 16 {
-		if s.flooded = c.discarded >= maxDiscard; s.flooded {
-			break
-		}
-		n, err := f.discard(c.FD)
-		s.received += n
-		c.discarded += n
-		s.finished = err == io.EOF
-		s.broken = err != nil && err != io.EOF
-		if n == 0 || err != nil {
-			break
-		}
-	}
-	return s
-}
-
-// DiscardAll discards what a connection that is being closed has received, up to
-// maxAtOnce.
-func (f *Flusher) DiscardAll(fd uintptr) {
-	for sum := 0; sum < maxAtOnce; {
-		n, err := f.discard(fd)
-		if n == 0 || err != nil {
-			return // it is empty, or the peer has ended, which the next inspection sees
-		}
-		sum += n
-	}
-}
-
-// maxAtOnce is above the largest receive buffer that Linux gives by itself
-// (net.ipv4.tcp_rmem).
-const maxAtOnce = 16 << 20
-
-// discard reads and discards what fits into one buffer, as sockopt.Discard does.
-func (f *Flusher) discard(fd uintptr) (int, error) {
-	buf, ok := f.buffers.Get().(*[]byte)
-	if !ok {
-		buf = new([]byte)
-		*buf = make([]byte, 64<<10)
-	}
-	defer f.buffers.Put(buf)
-	return sockopt.Discard(fd, *buf)
-}
-
 // maxRoom bounds how many connections may be pending. They may also take no more than one
-// descriptor in perDescriptors of the limit (RLIMIT_NOFILE).
+// descriptor in perDescriptors of the limit (RLIMIT_NOFILE), and leave as many alone.
 const (
 	maxRoom        = 4096
 	perDescriptors = 8
@@ -404,9 +341,10 @@ const (
 
 // measureRoom finds out how many connections may be pending. The caller holds mu.
 func (f *Flusher) measureRoom() {
-	f.room = maxRoom
+	f.room, f.highest = maxRoom, ^uintptr(0)
 	if limit, err := sockopt.DescriptorLimit(); err == nil {
-		f.room = int(min(maxRoom, max(1, limit/perDescriptors)))
+		share := limit / perDescriptors
+		f.room, f.highest = int(min(maxRoom, max(1, share))), uintptr(limit-share)
 	}
 	if f.limit > 0 {
 		f.room = min(f.room, f.limit)

@@ -524,3 +524,69 @@ func TestSilenceSinceClose(t *testing.T) {
 		return nil
 	})
 }
+
+// TestDup: a high number shows that few descriptors are left. Then no second one is taken. What
+// is high is seven eighths of the limit.
+func TestDup(t *testing.T) {
+	ours, _ := connect(t, newListener(t))
+	first := dup(t, ours)
+	defer sockopt.Close(first)
+	for _, row := range []struct {
+		highest uintptr
+		want    bool
+	}{{first + 100, true}, {first, false}} {
+		f := Flusher{room: 1, highest: row.highest}
+		onSocket(t, ours, func(of uintptr) error {
+			fd, ok := f.Dup(of)
+			if ok != row.want {
+				t.Errorf("number %d, highest %d: %v", fd, row.highest, ok)
+			}
+			if ok {
+				return sockopt.Close(fd)
+			}
+			return nil
+		})
+	}
+	var f Flusher
+	limit, err := sockopt.DescriptorLimit()
+	if f.isHigh(0) || err != nil || f.highest != uintptr(limit-limit/perDescriptors) {
+		t.Errorf("highest %d of %d, %v", f.highest, limit, err)
+	}
+}
+
+// TestInspectCloseRead: our own CloseRead is not the peer's end.
+func TestInspectCloseRead(t *testing.T) {
+	f := untimed()
+	ours, peer := connect(t, newListener(t))
+	if err := ours.CloseRead(); err != nil {
+		t.Fatal(err)
+	}
+	c := closeConn(t, ours)
+	f.Add(c)
+	if s := f.inspect(c, time.Now()); s.finished || s.broken {
+		t.Errorf("%+v, want no end", s)
+	}
+	if err := peer.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the peer's end", func() bool { return f.inspect(c, time.Now()).finished })
+}
+
+// TestInspectDelivered: the first inspection that finds everything acknowledged tells when bytes
+// last left, and whether only we can free the 4-tuple.
+func TestInspectDelivered(t *testing.T) {
+	f := untimed()
+	ours, _ := connect(t, newListener(t))
+	if _, err := ours.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	var want sockopt.Traffic
+	onSocket(t, ours, func(fd uintptr) (err error) { want, err = sockopt.TrafficOf(fd); return err })
+	c := closeConn(t, ours)
+	f.Add(c)
+	s := f.inspect(c, time.Now())
+	if s.unacked != 0 || s.sinceSent < 40*time.Millisecond || s.holdsTuple == want.Timestamps {
+		t.Errorf("%+v, want delivered, 50 ms after the byte; timestamps %v", s, want.Timestamps)
+	}
+}

@@ -24,10 +24,16 @@
 // The tests run on Linux and macOS. The code for other systems is vetted and not run.
 package sockopt
 
+import "time"
+
 // Traffic is what a connection has carried.
 type Traffic struct {
 	Received   bool // the peer has sent bytes, read or not, or its FIN
 	Written    bool // we have written bytes
 	AllSent    bool // all that was written has left
 	Timestamps bool // both sides use TCP timestamps (RFC 7323)
+
+	SinceSent time.Duration // since bytes last left, or since the handshake
+	SinceACK  time.Duration // since the peer last acknowledged anything, old or new; the answer to a window probe counts
+	PeerEnded bool          // the peer's FIN has come, or a reset
 }

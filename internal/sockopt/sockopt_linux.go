@@ -59,16 +59,6 @@ func HasUnread(fd uintptr) (bool, error) {
 	return n > 0, err
 }
 
-// SinceACK returns how long ago the peer's TCP last acknowledged anything, old or new
-// (tcpi_last_ack_recv). The answer to a window probe counts.
-func SinceACK(fd uintptr) (time.Duration, error) {
-	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return 0, os.NewSyscallError("getsockopt", err)
-	}
-	return time.Duration(info.Last_ack_recv) * time.Millisecond, nil
-}
-
 // TrafficOf returns what a connection has carried (TCP_INFO, Linux 4.6). The peer's FIN counts
 // as received.
 func TrafficOf(fd uintptr) (Traffic, error) {
@@ -82,7 +72,22 @@ func TrafficOf(fd uintptr) (Traffic, error) {
 		Written:    info.Data_segs_out > 0 || info.Notsent_bytes > 0,
 		AllSent:    info.Notsent_bytes == 0,
 		Timestamps: info.Options&withTimestamps != 0,
+
+		SinceSent: time.Duration(info.Last_data_sent) * time.Millisecond,
+		SinceACK:  time.Duration(info.Last_ack_recv) * time.Millisecond,
+		PeerEnded: peerEnded(info.State),
 	}, nil
+}
+
+// peerEnded reports whether a connection is in a state that the peer's FIN or reset leads to
+// (<net/tcp_states.h>).
+func peerEnded(state uint8) bool {
+	const timeWait, closed, closeWait, lastACK, closing = 6, 7, 8, 9, 11
+	switch state {
+	case timeWait, closed, closeWait, lastACK, closing:
+		return true
+	}
+	return false
 }
 
 // FINSent reports whether all that was written has left, and a FIN of ours with it

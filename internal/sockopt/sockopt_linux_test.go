@@ -88,20 +88,52 @@ func TestFINSent(t *testing.T) {
 	})
 }
 
-// TestSinceACK: the time runs while the peer has nothing to acknowledge, and begins anew
-// with each acknowledgement.
-func TestSinceACK(t *testing.T) {
+// TestTrafficAges: the times run while nothing is sent, and begin anew with each segment and
+// each acknowledgement.
+func TestTrafficAges(t *testing.T) {
 	c, peer := pair(t)
 	time.Sleep(30 * time.Millisecond)
-	if since, err := sockopt.SinceACK(c.fd); err != nil || since < 20*time.Millisecond {
-		t.Errorf("an idle connection: %v, %v", since, err)
+	idle, err := sockopt.TrafficOf(c.fd)
+	if err != nil || idle.SinceACK < 20*time.Millisecond || idle.SinceSent < 20*time.Millisecond {
+		t.Errorf("an idle connection: %+v, %v", idle, err)
 	}
 	write(t, c.fd, "abc")
 	drain(t, peer.fd, 3)
 	eventually(t, "the acknowledgement", func() bool {
-		since, err := sockopt.SinceACK(c.fd)
-		return err == nil && since < 20*time.Millisecond
+		now, err := sockopt.TrafficOf(c.fd)
+		return err == nil && now.SinceACK < 20*time.Millisecond && now.SinceSent < 20*time.Millisecond
 	})
+}
+
+// TestPeerEnded: our own half-closes are not the peer's end; its FIN and its reset are.
+func TestPeerEnded(t *testing.T) {
+	wantEnded := func(when string, c end, want bool) {
+		t.Helper()
+		eventually(t, when, func() bool {
+			traffic, err := sockopt.TrafficOf(c.fd)
+			return err == nil && traffic.PeerEnded == want
+		})
+	}
+	for _, reset := range []bool{false, true} {
+		c, peer := pair(t)
+		if err := errors.Join(c.CloseRead(), c.CloseWrite()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond) // until the peer has our FIN
+		wantEnded("half-closed by us", c, false)
+		if reset {
+			if err := peer.SetLinger(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		peer.Close()
+		wantEnded("the peer's end", c, true)
+	}
+	c, peer := pair(t)
+	if err := peer.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	wantEnded("the peer's FIN", c, true)
 }
 
 // TestTrafficOf: the peer's first byte, read or not, and its FIN count as received, and an
@@ -139,6 +171,7 @@ func wantTraffic(t *testing.T, what string, c end, want sockopt.Traffic) {
 	t.Helper()
 	eventually(t, what, func() bool {
 		got, err := sockopt.TrafficOf(c.fd)
+		got.SinceSent, got.SinceACK, got.PeerEnded = 0, 0, want.PeerEnded // TestTrafficAges, TestPeerEnded
 		return got == want && err == nil
 	})
 }
@@ -239,7 +272,6 @@ func TestClosedDescriptorLinux(t *testing.T) {
 		"SetKeepAlive": func() error { return sockopt.SetKeepAlive(fd) },
 		"GiveToFirst":  func() error { return sockopt.GiveToFirst(fd) },
 		"Unacked":      func() error { _, err := sockopt.Unacked(fd); return err },
-		"SinceACK":     func() error { _, err := sockopt.SinceACK(fd); return err },
 		"TrafficOf": func() error {
 			traffic, err := sockopt.TrafficOf(fd)
 			if traffic != (sockopt.Traffic{}) {

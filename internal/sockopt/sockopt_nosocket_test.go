@@ -19,7 +19,6 @@ func TestStubs(t *testing.T) {
 		"V6Only":          func() error { _, err := sockopt.V6Only(0); return err },
 		"Unacked":         func() error { _, err := sockopt.Unacked(0); return err },
 		"HasUnread":       func() error { _, err := sockopt.HasUnread(0); return err },
-		"SinceACK":        func() error { _, err := sockopt.SinceACK(0); return err },
 		"DescriptorLimit": func() error { _, err := sockopt.DescriptorLimit(); return err },
 		"FINSent":         func() error { _, err := sockopt.FINSent(0); return err },
 		"Discard":         func() error { _, err := sockopt.Discard(0, nil); return err },

@@ -23,9 +23,6 @@ func SetKeepAlive(fd uintptr) error { return errors.ErrUnsupported }
 // discardFlag: no other Unix drops bytes without copying them.
 const discardFlag = 0
 
-// SinceACK fails: each of these systems reports it in its own way, if at all.
-func SinceACK(fd uintptr) (time.Duration, error) { return 0, errors.ErrUnsupported }
-
 // TrafficOf fails: each of these systems reports it in its own way, if at all.
 func TrafficOf(fd uintptr) (Traffic, error) { return Traffic{}, errors.ErrUnsupported }
 
