@@ -2,8 +2,8 @@ package flush
 
 import (
 	"context"
+	"encoding/binary"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -16,20 +16,43 @@ const redialWait = time.Second
 // in TIME_WAIT. The dial may have met the connection just before that.
 const settledWait = 50 * time.Millisecond
 
-// maxRecent bounds how many closes are remembered.
-const maxRecent = 1024
-
 // recent remembers for a while the 4-tuples of closes that were left to the system. A dial that
-// finds such a 4-tuple taken tries again.
-type recent struct {
-	count atomic.Int32 // while it is zero, dials do not take the lock
+// finds such a 4-tuple taken tries again. It takes no lock, because servers close thousands of
+// connections a second. Two closes that want the same slot push each other out; the redial of
+// the loser then uses another port.
+type recent struct{ table atomic.Pointer[recentTable] }
 
-	mu    sync.Mutex
-	until map[tuple]time.Time
-	order []tuple // oldest first; those that were forgotten since are no longer in until
+type recentTable struct {
+	start time.Time
+	slots [1 << recentBits]atomic.Uint64 // each the tag of a close, and until when it is remembered
 }
 
+const (
+	recentBits = 12              // of the hash, they choose the slot
+	tagBits    = 22              // of the hash, they tell closes apart
+	timeBits   = 64 - tagBits    // milliseconds since the start of the table
+	timeMask   = 1<<timeBits - 1 // 139 years
+)
+
 type tuple struct{ laddr, raddr netip.AddrPort }
+
+// slot returns the place of a close and its tag there. The local address has no part in it, but
+// for the port, so that a dial need not know from which one it would leave.
+func (t *recentTable) slot(port uint16, raddr netip.AddrPort) (slot *atomic.Uint64, tag uint64) {
+	ip := raddr.Addr().As16()
+	h := mix(binary.LittleEndian.Uint64(ip[:8]))
+	h = mix(h ^ binary.LittleEndian.Uint64(ip[8:]))
+	h = mix(h ^ uint64(port)<<16 ^ uint64(raddr.Port()))
+	return &t.slots[h>>(64-recentBits)], h << timeBits
+}
+
+// mix is the finalizer of SplitMix64: each bit of x changes about half of the result's.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
 
 // Note remembers a close that the system completes.
 func (f *Flusher) Note(laddr, raddr netip.AddrPort) {
@@ -38,61 +61,56 @@ func (f *Flusher) Note(laddr, raddr netip.AddrPort) {
 
 // noteEnd is Note for a connection that the Flusher ends.
 func (f *Flusher) noteEnd(c *Closing, s status) {
-	wait := redialWait
+	f.recent.note(tuple{c.Laddr, c.Raddr}, time.Now(), s.redialWait())
+}
+
+// redialWait returns how long a dial may wait for the 4-tuple of a connection that ends so.
+func (s status) redialWait() time.Duration {
 	if s.broken || s.finished && s.unacked == 0 {
-		wait = settledWait
+		return settledWait
 	}
-	f.recent.note(tuple{c.Laddr, c.Raddr}, time.Now(), wait)
+	return redialWait
 }
 
 // Forget forgets a close, because its 4-tuple has a new connection.
 func (f *Flusher) Forget(laddr, raddr netip.AddrPort) { f.recent.forget(tuple{laddr, raddr}) }
 
 func (r *recent) note(t tuple, now time.Time, wait time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.until == nil {
-		r.until = make(map[tuple]time.Time)
+	table := r.table.Load()
+	if table == nil {
+		r.table.CompareAndSwap(nil, &recentTable{start: now})
+		table = r.table.Load()
 	}
-	for len(r.order) > 0 && (len(r.order) >= maxRecent || !now.Before(r.until[r.order[0]])) {
-		delete(r.until, r.order[0])
-		r.order = r.order[1:]
-	}
-	r.until[t] = now.Add(wait)
-	r.order = append(r.order, t)
-	r.count.Store(int32(len(r.until)))
+	slot, tag := table.slot(t.laddr.Port(), t.raddr)
+	slot.Store(tag | table.stamp(now.Add(wait)))
+}
+
+// stamp returns a time as it stands in a slot.
+func (t *recentTable) stamp(at time.Time) uint64 {
+	return uint64(max(0, at.Sub(t.start).Milliseconds())) & timeMask
 }
 
 func (r *recent) forget(t tuple) {
-	if r.count.Load() == 0 {
+	table := r.table.Load()
+	if table == nil {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.until, t)
-	r.count.Store(int32(len(r.until)))
+	slot, tag := table.slot(t.laddr.Port(), t.raddr)
+	if v := slot.Load(); v&^timeMask == tag {
+		slot.CompareAndSwap(v, 0)
+	}
 }
 
-// has reports whether the 4-tuple of a close may still be in the way.
-func (r *recent) has(t tuple, now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return now.Before(r.until[t])
-}
-
-// hasPort reports whether a close with this local port and peer is remembered.
-func (r *recent) hasPort(port uint16, raddr netip.AddrPort) bool {
-	if r.count.Load() == 0 {
+// has reports whether the 4-tuple of a close with this local port and peer may still be in the
+// way.
+func (r *recent) has(port uint16, raddr netip.AddrPort, now time.Time) bool {
+	table := r.table.Load()
+	if table == nil {
 		return false
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for t := range r.until {
-		if t.raddr == raddr && t.laddr.Port() == port {
-			return true
-		}
-	}
-	return false
+	slot, tag := table.slot(port, raddr)
+	v := slot.Load()
+	return v&^timeMask == tag && v&timeMask > table.stamp(now)
 }
 
 // sleep waits for d. It reports false if ctx ended first.

@@ -21,7 +21,7 @@ func (f *Flusher) AwaitRelease(ctx context.Context, laddr, raddr netip.AddrPort,
 			return false
 		}
 	}
-	if !f.recent.has(tuple{laddr, raddr}, time.Now()) {
+	if !f.recent.has(laddr.Port(), raddr, time.Now()) {
 		return false
 	}
 	return try == 0 || sleep(ctx, min(shortWait<<min(try, 8), maxRetryWait))
@@ -67,7 +67,7 @@ func (f *Flusher) release(c *Closing) {
 // address of the dial: it reports whether a close with this port and raddr is pending, or
 // was lately.
 func (f *Flusher) MayHold(port uint16, raddr netip.AddrPort) bool {
-	return f.recent.hasPort(port, raddr) || f.isPending(port, raddr)
+	return f.recent.has(port, raddr, time.Now()) || f.isPending(port, raddr)
 }
 
 func (f *Flusher) isPending(port uint16, raddr netip.AddrPort) bool {
