@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -20,20 +19,41 @@ type attempt struct {
 	raddr     netip.AddrPort
 	listeners []listenAddr // as they were when the dial began
 	use       PortUse
+	pick      uint32     // which of equal listeners comes first
+	chosen    bool       // listeners is the one that WithLocalAddr chose
 	source    netip.Addr // what the kernel would dial from; not valid if nobody asked
 	cause     Cause      // why the connection will not reuse a port, or NoCause
 	faults    []error    // of the local addresses tried
 }
 
+// choose narrows the listeners to the one that WithLocalAddr chose, if it did. It returns
+// ErrNoReuse if nobody listens there.
+func (a *attempt) choose(ctx context.Context) error {
+	laddr, ok := ctx.Value(localAddrKey{}).(netip.AddrPort)
+	if !ok || a.use == NewPort {
+		return nil
+	}
+	i := slices.IndexFunc(a.listeners, func(l listenAddr) bool { return l.isOn(laddr) })
+	if i < 0 {
+		return fmt.Errorf("%w: nobody listens on %v", ErrNoReuse, laddr)
+	}
+	a.listeners, a.chosen = a.listeners[i:i+1], true
+	return nil
+}
+
 // localAddrs appends to dst the local addresses to try. With exact, specific listeners are
-// bound by their own addresses and never by the wildcard.
+// bound by their own addresses and never by the wildcard. A specific listener that the user
+// chose is bound whatever source the kernel would choose.
 func (a *attempt) localAddrs(ctx context.Context, dst []netip.AddrPort, exact bool) ([]netip.AddrPort, error) {
+	if a.chosen && a.listeners[0].class() == specific {
+		return selectAddrs(dst, a.listeners, a.raddr, a.listeners[0].Addr(), 0), nil
+	}
 	if needsSource(a.listeners, a.raddr, exact) {
 		if err := a.findSource(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return selectAddrs(dst, a.listeners, a.raddr, a.source, rand.Uint32()), nil
+	return selectAddrs(dst, a.listeners, a.raddr, a.source, a.pick), nil
 }
 
 // findSource asks the kernel for the source address. Where the kernel knows none, source
@@ -102,7 +122,7 @@ func (a *attempt) blame(ctx context.Context, laddr netip.AddrPort, err error) er
 		a.cause = cause
 	}
 	if a.use == RequireReuse {
-		err = fmt.Errorf("%w: %w", requireError(cause), err)
+		err = because(requireError(cause), err)
 	}
 	a.faults = append(a.faults, err)
 	if ctx.Err() != nil {
@@ -128,7 +148,7 @@ func (a *attempt) joined(err error) error {
 	if len(a.faults) == 0 {
 		return err
 	}
-	return errors.Join(append(a.faults, err)...)
+	return failures(append(a.faults, err)...)
 }
 
 // noReuse returns the error of RequireReuse after all local addresses have failed.
@@ -136,7 +156,7 @@ func (a *attempt) noReuse() error {
 	if len(a.faults) == 0 {
 		return a.dialError(ErrNoReuse)
 	}
-	return errors.Join(a.faults...)
+	return failures(a.faults...)
 }
 
 // dialError returns a *net.OpError of this dial for err. If err is the *net.OpError of the
@@ -161,7 +181,7 @@ func (a *attempt) fromNewPort(ctx context.Context) (*Conn, error) {
 		a.t.Logger.Debug("dial fell back to an ephemeral port",
 			"raddr", a.raddr, "cause", a.cause.String(), "err", a.faults[0])
 	}
-	return a.finish(tcp)
+	return a.finish(tcp), nil
 }
 
 // whyNoCandidate returns why there was no local address to try.
@@ -177,7 +197,7 @@ func whyNoCandidate(use PortUse, listeners []listenAddr, raddr netip.AddrPort) C
 }
 
 // finish wraps a connection. Whether it reuses a port is read off the socket.
-func (a *attempt) finish(tcp *net.TCPConn) (*Conn, error) {
+func (a *attempt) finish(tcp *net.TCPConn) *Conn {
 	c := a.t.newConn(tcp)
 	local := netaddr.From(tcp.LocalAddr())
 	c.reused = slices.ContainsFunc(a.listeners, func(l listenAddr) bool { return l.covers(local) })
@@ -191,6 +211,5 @@ func (a *attempt) finish(tcp *net.TCPConn) (*Conn, error) {
 	default:
 		c.cause = a.cause
 	}
-	a.t.counters.count(c)
-	return c, nil
+	return c
 }

@@ -80,7 +80,9 @@ func newClosing(t *testing.T, tr *reuseport.Transport) *closing {
 	if tr != nil {
 		return &closing{tr: tr, l: netListener{listen(t, tr, "/ip4/127.0.0.1/tcp/0")}, far: far}
 	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +116,7 @@ func (g *closing) dial(t *testing.T) (c, end net.Conn) {
 func (g *closing) accept(t *testing.T) (c, end net.Conn) {
 	t.Helper()
 	d := net.Dialer{Control: smallBuffer}
+	d.SetMultipathTCP(false)
 	end, err := d.DialContext(t.Context(), "tcp4", g.l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package reuseport
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -22,28 +21,30 @@ func (t *Transport) connect(ctx context.Context, laddr, raddr netip.AddrPort) (*
 	if ctx.Err() != nil {
 		return nil, contextError(ctx, laddr, raddr)
 	}
-	d := net.Dialer{Control: t.control().then(setReuseToDial), KeepAlive: sockopt.NetKeepAlive}
+	d := t.dialer(setReuseToDial)
+	traced := traceConnect(ctx, raddr)
 	c, err := d.DialTCP(ctx, netaddr.Network(raddr.Addr()), laddr, raddr)
 	if errno.IsOutOfResources(err) && t.flushes.GiveUp() > 0 {
 		c, err = d.DialTCP(ctx, netaddr.Network(raddr.Addr()), laddr, raddr)
 	}
+	traced.done(raddr, err)
 	if err != nil {
 		return nil, nameDeadline(err)
 	}
 	if !isSelfConnected(c) {
-		setKeepAlive(c)
+		t.setKeepAlive(c)
 		return c, nil
 	}
 	local := netaddr.From(c.LocalAddr())
 	err = opError("dial", netaddr.Network(raddr.Addr()), local, local, errSelfConnection)
-	return nil, errors.Join(err, c.SetLinger(0), c.Close())
+	return nil, failures(err, c.SetLinger(0), c.Close())
 }
 
 // connectNew dials from a port that the kernel chooses. DialTCP would bind port 0 first,
 // which costs a system call and halves the ports that the kernel may choose from;
 // DialContext leaves the choice to connect.
 func (t *Transport) connectNew(ctx context.Context, raddr netip.AddrPort) (*net.TCPConn, error) {
-	d := net.Dialer{Control: t.Control, KeepAlive: sockopt.NetKeepAlive}
+	d := t.dialer(nil)
 	c, err := d.DialContext(ctx, netaddr.Network(raddr.Addr()), raddr.String())
 	if errno.IsOutOfResources(err) && t.flushes.GiveUp() > 0 {
 		c, err = d.DialContext(ctx, netaddr.Network(raddr.Addr()), raddr.String())
@@ -52,8 +53,23 @@ func (t *Transport) connectNew(ctx context.Context, raddr netip.AddrPort) (*net.
 		return nil, nameDeadline(err)
 	}
 	tcp := c.(*net.TCPConn)
-	setKeepAlive(tcp)
+	t.setKeepAlive(tcp)
 	return tcp, nil
+}
+
+// dialer returns package net's dialer with the user's options. control, which may be nil, is
+// called after the user's own.
+func (t *Transport) dialer(control controlFunc) net.Dialer {
+	d := net.Dialer{KeepAlive: sockopt.NetKeepAlive}
+	d.SetMultipathTCP(false) // with it package net dials a second time after any error
+	if t.ControlContext == nil {
+		d.Control = t.control().then(control)
+		return d
+	}
+	d.ControlContext = func(ctx context.Context, network, address string, c syscall.RawConn) error {
+		return t.controlIn(ctx).then(control)(network, address, c)
+	}
+	return d
 }
 
 // controlFunc is a function for net.Dialer.Control and net.ListenConfig.Control.
@@ -63,10 +79,23 @@ type controlFunc func(network, address string, c syscall.RawConn) error
 // control returns the user's control function.
 func (t *Transport) control() controlFunc { return t.Control }
 
+// controlIn returns the user's control function for a dial.
+func (t *Transport) controlIn(ctx context.Context) controlFunc {
+	if t.ControlContext == nil {
+		return t.Control
+	}
+	return func(network, address string, c syscall.RawConn) error {
+		return t.ControlContext(ctx, network, address, c)
+	}
+}
+
 // then returns a control function that calls f and, if f succeeds, g.
 func (f controlFunc) then(g controlFunc) controlFunc {
-	if f == nil {
+	switch {
+	case f == nil:
 		return g
+	case g == nil:
+		return f
 	}
 	return func(network, address string, c syscall.RawConn) error {
 		if err := f(network, address, c); err != nil {
@@ -84,11 +113,15 @@ func setReuseToDial(network, address string, c syscall.RawConn) error {
 	return nil
 }
 
-// setKeepAlive gives a dialed connection the keep-alive that package net would give it
-// (TestKeepAliveIsNets). It does so in one visit to the descriptor, where package net needs
+// setKeepAlive gives a dialed connection the keep-alive that the user wants, or that package net
+// would give it (TestKeepAliveIsNets). It does so in one visit to the descriptor, where package net needs
 // four; so package net is told not to. Like package net it drops the error, because a
 // connection works without keep-alive.
-func setKeepAlive(c *net.TCPConn) {
+func (t *Transport) setKeepAlive(c *net.TCPConn) {
+	if t.KeepAliveConfig.Enable {
+		_ = c.SetKeepAliveConfig(t.KeepAliveConfig)
+		return
+	}
 	if sockopt.NetKeepAlive >= 0 {
 		return
 	}
@@ -124,9 +157,9 @@ func (t *Transport) withSource(ctx context.Context, laddr, raddr netip.AddrPort)
 
 // findSource asks the kernel which address it would dial raddr from.
 func (t *Transport) findSource(ctx context.Context, raddr netip.AddrPort) (netip.Addr, error) {
-	source, err := t.sources.Source(ctx, raddr, t.Control)
+	source, err := t.sources.Source(ctx, raddr, t.controlIn(ctx))
 	if errno.IsOutOfResources(err) && t.flushes.GiveUp() > 0 {
-		source, err = t.sources.Source(ctx, raddr, t.Control)
+		source, err = t.sources.Source(ctx, raddr, t.controlIn(ctx))
 	}
 	return source, err
 }

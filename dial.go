@@ -2,13 +2,17 @@ package reuseport
 
 import (
 	"context"
-	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/reusetransport/reuseport/internal/eyeballs"
+	"github.com/reusetransport/reuseport/internal/netns"
 )
 
 // Dial is DialContext with context.Background().
@@ -18,17 +22,22 @@ func (t *Transport) Dial(raddr ma.Multiaddr) (manet.Conn, error) {
 
 // DialContext connects to raddr, which is /ip4, /ip6, /ip6zone/…/ip6, /dns, /dns4 or
 // /dns6 followed by /tcp; anything else is ErrWrongProto. The connection is a *Conn. It
-// leaves from a port that t listens on, as the PortUse in force says. A name is resolved
-// once, by net.DefaultResolver, and its addresses are tried in order.
+// leaves from a port that t listens on, as the PortUse in force says.
+//
+// A name is resolved once, by Resolver, and its addresses race (RFC 8305): IPv4 and IPv6 in
+// turn, the next one FallbackDelay after the one before, or at once when one has failed.
+// The first to connect is the result. Unless the PortUse is NewPort the family that a
+// listener of t serves comes first. At most 32 addresses are dialed.
 //
 // Only a fault of the local address (4-tuple taken, bind conflict, address gone) makes
-// DialContext try another local address. Any other error is the answer, after one SYN. A
-// SYN that stays unanswered may be hedged, see Transport.HedgeDelay.
+// DialContext try another local address. Any other error is the answer, after one SYN to
+// each address. A SYN that stays unanswered may be hedged, see Transport.HedgeDelay.
+// Multipath TCP is not used.
 //
-// The error joins everything that failed, the first failure first: errors.Is finds the
-// errno and context.Canceled or context.DeadlineExceeded, errors.As finds the
-// *net.OpError, whose text has the addresses. With RequireReuse it is ErrNoReuse or
-// ErrTupleInUse if no listening port could be used. After Shutdown it is net.ErrClosed.
+// The error is a net.Error: a *net.OpError, whose text has the addresses, or a *DialError
+// of several, the first failure first. errors.Is finds the errno and context.Canceled or
+// context.DeadlineExceeded. With RequireReuse it is ErrNoReuse or ErrTupleInUse if no
+// listening port could be used. After Shutdown it is net.ErrClosed.
 //
 // Once connected, neither the end of ctx nor closing the listener whose port it uses
 // affects the connection.
@@ -36,7 +45,7 @@ func (t *Transport) DialContext(ctx context.Context, raddr ma.Multiaddr) (manet.
 	began := time.Now()
 	to, err := parseMultiaddr(raddr)
 	if err != nil {
-		return nil, t.failed(began, err)
+		return nil, t.failed(began, nameError("tcp", err))
 	}
 	c, err := t.dialTarget(ctx, to)
 	if err != nil {
@@ -51,9 +60,9 @@ func (t *Transport) DialContext(ctx context.Context, raddr ma.Multiaddr) (manet.
 // WebSocket libraries.
 func (t *Transport) DialNetContext(ctx context.Context, network, address string) (net.Conn, error) {
 	began := time.Now()
-	to, err := parseNetAddress(ctx, network, address)
+	to, err := parseNetAddress(ctx, t.resolver(), network, address)
 	if err != nil {
-		return nil, t.failed(began, opError("dial", network, netip.AddrPort{}, netip.AddrPort{}, err))
+		return nil, t.failed(began, nameError(network, err))
 	}
 	c, err := t.dialTarget(ctx, to)
 	if err != nil {
@@ -63,6 +72,11 @@ func (t *Transport) DialNetContext(ctx context.Context, network, address string)
 	return c, nil
 }
 
+// nameError is the error of a dial that has no address yet.
+func nameError(network string, err error) error {
+	return opError("dial", network, netip.AddrPort{}, netip.AddrPort{}, err)
+}
+
 // failed counts a dial that began then and failed, and returns its error.
 func (t *Transport) failed(began time.Time, err error) error {
 	t.counters.failed.Add(1)
@@ -70,43 +84,69 @@ func (t *Transport) failed(began time.Time, err error) error {
 	return err
 }
 
-// dialTarget dials an address, or resolves a name and dials until one address answers.
+// dialTarget dials an address, or resolves a name and races its addresses.
 func (t *Transport) dialTarget(ctx context.Context, to target) (*Conn, error) {
 	use, err := t.portUse(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nameError("tcp", err)
 	}
-	if to.host == "" {
-		return t.dial(ctx, to.addr, use)
-	}
-	addrs, err := to.resolve(ctx)
-	if err != nil {
-		return nil, opError("dial", "tcp", netip.AddrPort{}, netip.AddrPort{}, err)
-	}
-	var errs []error
-	for i, raddr := range addrs {
-		c, err := t.dialShare(ctx, raddr, use, len(addrs)-i)
-		if err == nil {
-			return c, nil
-		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return nil, errors.Join(errs...)
-}
-
-// dialShare dials one of several addresses with its fair share of the time that is left, so
-// that a silent first address leaves time for the next.
-func (t *Transport) dialShare(ctx context.Context, raddr netip.AddrPort, use PortUse, left int) (*Conn, error) {
-	if deadline, ok := ctx.Deadline(); ok {
+	if t.Timeout != 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+		ctx, cancel = context.WithTimeout(ctx, t.Timeout)
 		defer cancel()
 	}
-	return t.dial(ctx, raddr, use)
+	if to.isOne() {
+		return t.dial(ctx, to.addr, use)
+	}
+	now := t.registry.load()
+	if now.shut {
+		return nil, nameError("tcp", errShutdown)
+	}
+	addrs, err := to.resolve(ctx, t.resolver())
+	if err != nil {
+		return nil, nameError("tcp", err)
+	}
+	return t.race(ctx, inTurn(addrs, now.addrs, use), use)
 }
+
+// maxAddrs bounds the addresses of a name that are dialed, so that who owns a name cannot aim
+// its peers at hundreds of others.
+const maxAddrs = 32
+
+// inTurn returns the addresses of a name in the order in which they are dialed: both families in
+// turn, first the one that a listener serves, or else that of the first address.
+func inTurn(addrs []netip.AddrPort, listeners []listenAddr, use PortUse) []netip.AddrPort {
+	first := addrs[0]
+	isServed := func(a netip.AddrPort) bool {
+		return slices.ContainsFunc(listeners, func(l listenAddr) bool { return l.serves(a.Addr()) })
+	}
+	if i := slices.IndexFunc(addrs, isServed); i > 0 && use != NewPort {
+		first = addrs[i]
+	}
+	isFirst := func(a netip.AddrPort) bool { return a.Addr().Is4() == first.Addr().Is4() }
+	turns := eyeballs.Interleave(addrs, isFirst)
+	return turns[:min(len(turns), maxAddrs)]
+}
+
+// race dials the addresses of a name. It does so one after the other if the user wants that, or
+// if its goroutines would dial from another network namespace than the caller's.
+func (t *Transport) race(ctx context.Context, addrs []netip.AddrPort, use PortUse) (*Conn, error) {
+	dial := func(ctx context.Context, raddr netip.AddrPort) (*Conn, error) { return t.dial(ctx, raddr, use) }
+	var c *Conn
+	var errs []error
+	if t.FallbackDelay < 0 || len(addrs) == 1 || !netns.OthersShare() {
+		c, errs = eyeballs.Serial(ctx, addrs, dial)
+	} else {
+		c, errs = eyeballs.Race(ctx, addrs, t.fallbackDelay(), dial, closeRaced)
+	}
+	if c == nil {
+		return nil, failures(errs...)
+	}
+	return c, nil
+}
+
+// closeRaced closes a connection that came too late. Its peer sees a FIN.
+func closeRaced(c *Conn) { _ = c.Close() } // nothing was written, so nothing can be lost
 
 // dial connects to one address. It tries the local addresses that fit, best first. After a
 // fault of the local address it goes on to the next one, and in the end to an ephemeral port
@@ -117,10 +157,13 @@ func (t *Transport) dialShare(ctx context.Context, raddr netip.AddrPort, use Por
 // such a conflict dial asks for the source and chooses the local addresses once more.
 func (t *Transport) dial(ctx context.Context, raddr netip.AddrPort, use PortUse) (*Conn, error) {
 	now := t.registry.load()
+	a := attempt{t: t, raddr: dialable(raddr), listeners: now.addrs, use: use, pick: rand.Uint32()}
 	if now.shut {
-		return nil, errShutdown
+		return nil, a.dialError(errShutdown)
 	}
-	a := attempt{t: t, raddr: dialable(raddr), listeners: now.addrs, use: use}
+	if err := a.choose(ctx); err != nil {
+		return nil, a.dialError(err)
+	}
 	var room [4]netip.AddrPort // on the stack; more candidates cost an allocation
 	exact := use == RequireReuse
 	for again := use != NewPort; again; exact = true {
@@ -131,13 +174,13 @@ func (t *Transport) dial(ctx context.Context, raddr netip.AddrPort, use PortUse)
 		for _, laddr := range laddrs {
 			tcp, err := a.connectFrom(ctx, laddr)
 			if err == nil {
-				return a.finish(tcp)
+				return a.finish(tcp), nil
 			}
 			if err := a.blame(ctx, laddr, err); err != nil {
 				return nil, err
 			}
 		}
-		again = a.cause == BindConflict && !a.source.IsValid() && needsSource(a.listeners, a.raddr, true)
+		again = a.cause == BindConflict && !a.source.IsValid() && !a.chosen && needsSource(a.listeners, a.raddr, true)
 	}
 	if use == RequireReuse {
 		return nil, a.noReuse()

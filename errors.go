@@ -65,6 +65,17 @@ func opError(op, network string, laddr, raddr netip.AddrPort, err error) *net.Op
 	return e
 }
 
+// because returns err with sentinel before its cause. A *net.OpError stays one.
+func because(sentinel, err error) error {
+	op, ok := err.(*net.OpError)
+	if !ok {
+		return fmt.Errorf("%w: %w", sentinel, err)
+	}
+	caused := *op
+	caused.Err = fmt.Errorf("%w: %w", sentinel, op.Err)
+	return &caused
+}
+
 // contextError is the error of a dial whose context has ended.
 func contextError(ctx context.Context, laddr, raddr netip.AddrPort) error {
 	return opError("dial", netaddr.Network(raddr.Addr()), laddr, raddr, ctx.Err())

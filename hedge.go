@@ -10,6 +10,7 @@ import (
 
 	"github.com/reusetransport/reuseport/internal/errno"
 	"github.com/reusetransport/reuseport/internal/netaddr"
+	"github.com/reusetransport/reuseport/internal/netns"
 	"github.com/reusetransport/reuseport/internal/pathhealth"
 )
 
@@ -31,7 +32,11 @@ func (t *Transport) dialByHealth(ctx context.Context, laddr, raddr netip.AddrPor
 		tcp, err = fromListener(ctx)
 		return tcp, false, err
 	}
+	place := netns.Here()
 	tcp, hedgeWon, err = hedged(ctx, plan.HeadStart, fromListener, func(ctx context.Context) (*net.TCPConn, error) {
+		if !place.IsShared() {
+			return nil, errNotHedged // it would leave from another network namespace
+		}
 		if err := t.awaitHedge(ctx, laddr, raddr); err != nil {
 			return nil, err
 		}
@@ -177,7 +182,7 @@ func (h *hedge) settle(tcp *net.TCPConn, err error) (_ *net.TCPConn, bySecond bo
 	case errno.IsRefused(h.err):
 		return nil, false, h.err
 	}
-	return nil, false, errors.Join(err, h.err)
+	return nil, false, failures(err, h.err)
 }
 
 // closeLoser closes a connection that is no longer wanted, with a FIN: its port is an

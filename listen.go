@@ -43,7 +43,7 @@ func (t *Transport) Listen(laddr ma.Multiaddr) (manet.Listener, error) {
 		return nil, err
 	}
 	if at.host != "" {
-		if at.addr, err = at.first(context.Background()); err != nil {
+		if at.addr, err = at.first(context.Background(), t.resolver()); err != nil {
 			return nil, opError("listen", "tcp", netip.AddrPort{}, netip.AddrPort{}, err)
 		}
 	}
@@ -69,8 +69,8 @@ func lacksIPv6(err error) bool {
 
 // first returns the address to listen on for a name: its first IPv4 address, or else its
 // first.
-func (to target) first(ctx context.Context) (netip.AddrPort, error) {
-	addrs, err := to.resolve(ctx)
+func (to target) first(ctx context.Context, resolver *net.Resolver) (netip.AddrPort, error) {
+	addrs, err := to.resolve(ctx, resolver)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}

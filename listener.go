@@ -78,6 +78,9 @@ func (t *Transport) accepted(tcp *net.TCPConn) *Conn {
 	c := t.newConn(tcp)
 	c.direction = Accepted
 	_ = c.SetLinger(0)
+	if t.KeepAliveConfig.Enable {
+		_ = tcp.SetKeepAliveConfig(t.KeepAliveConfig) // the connection works without, as in package net
+	}
 	t.flushes.Forget(netaddr.From(tcp.LocalAddr()), netaddr.From(tcp.RemoteAddr()))
 	return c
 }

@@ -37,6 +37,30 @@ func TestLingerZero(t *testing.T) {
 	}
 }
 
+// TestKeepAliveConfig: every connection has the keep-alive that the user asks for, one from a
+// second handle of a listener too.
+func TestKeepAliveConfig(t *testing.T) {
+	tr := reuseport.Transport{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 7 * time.Second, Interval: 3 * time.Second, Count: 4,
+	}}
+	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	again := listen(t, &tr, l.Multiaddr().String())
+	want := [4]int{1, 7, 3, 4}
+	for what, c := range map[string]net.Conn{
+		"from an ephemeral port": dial(t, &tr, l.Multiaddr()), // to itself
+		"accepted":               accept(t, l),
+		"from a listening port":  dial(t, &tr, peer(t, "127.0.0.1:0")),
+	} {
+		if got := keepAlive(t, c); got != want {
+			t.Errorf("%s: on, idle, interval, count: %v, want %v", what, got, want)
+		}
+	}
+	dial(t, &tr, l.Multiaddr())
+	if got := keepAlive(t, accept(t, again)); got != want {
+		t.Errorf("second handle: on, idle, interval, count: %v, want %v", got, want)
+	}
+}
+
 // TestKeepAliveIsNets: a connection has the keep-alive of one that package net dialed or
 // accepted, whichever way it came about.
 func TestKeepAliveIsNets(t *testing.T) {

@@ -20,6 +20,8 @@ type target struct {
 	host string
 	ip   string // "ip", "ip4" or "ip6", as net.Resolver.LookupNetIP wants it
 	port uint16
+
+	orIPv4 bool // addr is ::1 for [::], and 127.0.0.1 will do as well
 }
 
 // parseMultiaddr reads /ip4, /ip6, /ip6zone, /dns, /dns4 or /dns6 followed by /tcp,
@@ -68,7 +70,7 @@ func ipNetwork(network string) (string, error) {
 
 // parseNetAddress reads what net.Dial takes: "tcp", "tcp4" or "tcp6" and
 // host:port, the port a number or a service's name.
-func parseNetAddress(ctx context.Context, network, address string) (target, error) {
+func parseNetAddress(ctx context.Context, resolver *net.Resolver, network, address string) (target, error) {
 	ip, err := ipNetwork(network)
 	if err != nil {
 		return target{}, err
@@ -77,7 +79,7 @@ func parseNetAddress(ctx context.Context, network, address string) (target, erro
 	if err != nil {
 		return target{}, err
 	}
-	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	port, err := resolver.LookupPort(ctx, network, service)
 	if err != nil {
 		return target{}, err
 	}
@@ -89,13 +91,22 @@ func parseNetAddress(ctx context.Context, network, address string) (target, erro
 		return target{host: host, ip: ip, port: uint16(port)}, nil
 	}
 	addr = addr.Unmap()
-	if addr == netip.IPv6Unspecified() { // to package net the local system, in every network
-		return target{addr: netip.AddrPortFrom(localSystem(ip), uint16(port))}, nil
+	if addr == netip.IPv6Unspecified() {
+		return localTarget(ip, uint16(port)), nil
 	}
 	if ip == "ip4" && !addr.Is4() || ip == "ip6" && addr.Is4() {
 		return target{}, &net.AddrError{Err: "no address of network " + network, Addr: host}
 	}
 	return target{addr: netip.AddrPortFrom(addr, uint16(port))}, nil
+}
+
+// localTarget returns what package net makes of [::]: the local system, in every network. Where
+// both families will do, ::1 comes first.
+func localTarget(ip string, port uint16) target {
+	if ip != "ip" {
+		return target{addr: netip.AddrPortFrom(localSystem(ip), port)}
+	}
+	return target{addr: netip.AddrPortFrom(netip.IPv6Loopback(), port), orIPv4: true}
 }
 
 // localSystem returns the loopback address: ::1 for "ip6", otherwise 127.0.0.1.
@@ -106,14 +117,20 @@ func localSystem(ip string) netip.Addr {
 	return netaddr.Loopback(netip.IPv4Unspecified())
 }
 
-// resolve returns the addresses of a name, in the resolver's order. If ctx has ended
+// isOne reports whether there is one address, which is known.
+func (to target) isOne() bool { return to.host == "" && !to.orIPv4 }
+
+// resolve returns the addresses of a name, in the resolver's order, or those of [::]. If ctx has ended
 // it does not ask at all. Package net would ask and give up at once, or answer from
 // what it knows, whichever came first.
-func (to target) resolve(ctx context.Context) ([]netip.AddrPort, error) {
+func (to target) resolve(ctx context.Context, resolver *net.Resolver) ([]netip.AddrPort, error) {
+	if to.orIPv4 {
+		return []netip.AddrPort{to.addr, netip.AddrPortFrom(localSystem("ip4"), to.addr.Port())}, nil
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, to.ip, to.host)
+	ips, err := resolver.LookupNetIP(traceLookup(ctx), to.ip, to.host)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package reuseport
 import (
 	"context"
 	"fmt"
+	"net/netip"
 )
 
 // PortUse says from which port a dial may leave. Conn.Reused tells from which one it
@@ -51,6 +52,19 @@ func WithPortUse(ctx context.Context, use PortUse) context.Context {
 func PortUseOf(ctx context.Context) (PortUse, bool) {
 	use, ok := ctx.Value(portUseKey{}).(PortUse)
 	return use, ok
+}
+
+// localAddrKey is the context key of WithLocalAddr.
+type localAddrKey struct{}
+
+// WithLocalAddr returns a context that makes dials and punches of any Transport use the port
+// of its listener on laddr and of no other: for a host that is to be seen from one of its
+// addresses. laddr is the address of the listener, a wildcard for one that listens on all.
+// A specific listener's address is bound as it is, and the kernel routes by it. A dial that
+// cannot use the port goes on as the PortUse in force says; NewPort heeds no listener. If
+// nobody listens on laddr, the dial fails with ErrNoReuse.
+func WithLocalAddr(ctx context.Context, laddr netip.AddrPort) context.Context {
+	return context.WithValue(ctx, localAddrKey{}, netip.AddrPortFrom(laddr.Addr().Unmap(), laddr.Port()))
 }
 
 // check returns ErrBadPortUse for a value that is none of the constants.

@@ -119,12 +119,13 @@ func (t *Transport) newPunch(ctx context.Context, raddr netip.AddrPort) (*punch,
 		attempt:  attempt{t: t, raddr: raddr, listeners: now.addrs, use: RequireReuse},
 		expected: &expectation{raddr: raddr, peer: make(chan *Conn, 1)},
 	}
-	if needsSource(now.addrs, raddr, true) {
-		if err := p.findSource(ctx); err != nil {
-			return nil, err
-		}
+	err := p.choose(ctx)
+	if err == nil {
+		p.laddrs, err = p.localAddrs(ctx, nil, true)
 	}
-	p.laddrs = selectAddrs(nil, now.addrs, raddr, p.source, 0)
+	if err != nil {
+		return nil, err
+	}
 	if len(p.laddrs) == 0 {
 		return nil, ErrNoReuse
 	}
@@ -140,7 +141,9 @@ func (p *punch) run(ctx context.Context) (*Conn, error) {
 		}
 		tcp, err := p.dial(ctx)
 		if err == nil {
-			return p.finish(tcp)
+			c := p.finish(tcp)
+			p.t.counters.count(c)
+			return c, nil
 		}
 		p.last = err
 		wait, err := p.next(ctx)
@@ -178,7 +181,7 @@ func (p *punch) checkListening() error {
 	case slices.ContainsFunc(now.addrs, func(l listenAddr) bool { return l.Port() == port }):
 		return nil
 	}
-	return p.fail(errors.Join(ErrNoReuse, p.last))
+	return p.fail(failures(ErrNoReuse, p.last))
 }
 
 // dial sends one SYN and waits for the result, but no longer than until the kernel's
@@ -219,7 +222,7 @@ func (p *punch) next(ctx context.Context) (time.Duration, error) {
 	}
 	wait, more := p.pace.Next(time.Now(), rand.Float64())
 	if !more {
-		return 0, p.fail(errors.Join(ErrPunchLimit, p.last))
+		return 0, p.fail(failures(ErrPunchLimit, p.last))
 	}
 	return wait, nil
 }
@@ -229,14 +232,14 @@ func (p *punch) ctxError(ctx context.Context) error {
 	if p.t.registry.load().shut {
 		return p.fail(errShutdown)
 	}
-	return p.fail(errors.Join(ctx.Err(), p.last))
+	return p.fail(failures(ctx.Err(), p.last))
 }
 
 // nextAddr goes on to the next local address, because the one in use cannot be
 // bound.
 func (p *punch) nextAddr() error {
 	if len(p.laddrs) == 1 {
-		return p.fail(errors.Join(ErrNoReuse, p.last))
+		return p.fail(failures(ErrNoReuse, p.last))
 	}
 	p.laddrs = p.laddrs[1:]
 	return nil
@@ -253,7 +256,7 @@ func (p *punch) awaitPeer(ctx context.Context) (time.Duration, error) {
 		}
 	}
 	if now.Sub(p.takenAt) > tupleGrace {
-		return 0, p.fail(errors.Join(ErrTupleInUse, p.last))
+		return 0, p.fail(failures(ErrTupleInUse, p.last))
 	}
 	if local, may := p.closeMayHold(ctx, p.laddrs[0]); may {
 		p.t.flushes.TryRelease(local, p.raddr) // not AwaitRelease: tuplePause is the wait

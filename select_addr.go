@@ -58,6 +58,12 @@ func (l listenAddr) covers(local netip.AddrPort) bool {
 	return l.dual || l.Addr().Is4() == local.Addr().Is4()
 }
 
+// isOn reports whether a listener is the one that the user means by laddr. A dual-stack one may be
+// named by either of its wildcards.
+func (l listenAddr) isOn(laddr netip.AddrPort) bool {
+	return l.AddrPort == laddr || l.dual && laddr == netaddr.Wildcard(laddr.Addr(), l.Port())
+}
+
 // overlaps reports whether the kernel sees a bind conflict between the two.
 func (l listenAddr) overlaps(m listenAddr) bool {
 	return l.covers(m.AddrPort) || m.covers(l.AddrPort)

@@ -96,8 +96,14 @@ func silentListener(t testing.TB) ma.Multiaddr {
 // drops each segment.
 func silentOn(t testing.TB, ip netip.Addr) (port uint16) {
 	t.Helper()
+	return silentAt(t, netip.AddrPortFrom(ip, 0))
+}
+
+// silentAt is silentOn for a port, or 0.
+func silentAt(t testing.TB, at netip.AddrPort) (port uint16) {
+	t.Helper()
 	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}} // of each segment 0 bytes pass
-	l, err := listenFiltered(t.Context(), fmt.Sprint(ip, ":0"), drop)
+	l, err := listenFiltered(t.Context(), at.String(), drop)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +121,7 @@ func listenFiltered(ctx context.Context, address string, filter []unix.SockFilte
 		})
 	}}
 	lc.SetMultipathTCP(false)
-	return lc.Listen(ctx, "tcp4", address)
+	return lc.Listen(ctx, "tcp", address)
 }
 
 // withFD calls f with the descriptor of a socket.
@@ -250,6 +256,7 @@ func fillGaps() (undo func(), err error) {
 func stuckPeer(t testing.TB) (*net.TCPListener, uint16) {
 	t.Helper()
 	lc := net.ListenConfig{Control: smallBuffer}
+	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(t.Context(), "tcp4", "0.0.0.0:0")
 	if err != nil {
 		t.Fatal(err)

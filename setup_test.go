@@ -146,10 +146,13 @@ func dialOnce(t testing.TB, tr *reuseport.Transport, raddr ma.Multiaddr) *reusep
 	return c.(*reuseport.Conn)
 }
 
-// dialPlain dials with package net alone and closes the connection when the test ends.
+// dialPlain dials with package net alone, not by Multipath TCP, and closes the connection when
+// the test ends.
 func dialPlain(t testing.TB, address string) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", address)
+	var d net.Dialer
+	d.SetMultipathTCP(false)
+	c, err := d.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,8 +126,9 @@ func (c *counters) count(conn *Conn) {
 	c.newBy[conn.cause].Add(1)
 }
 
-// dialed records how long a dial took that began then and connected.
+// dialed counts a dial that connected, and records how long it took since it began.
 func (c *counters) dialed(began time.Time, conn *Conn) {
+	c.count(conn)
 	took := time.Since(began)
 	if conn.reused {
 		c.dialsReused.Add(took)

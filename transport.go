@@ -55,6 +55,28 @@ type Transport struct {
 	// listeners.
 	Control func(network, address string, c syscall.RawConn) error
 
+	// ControlContext is Control with the context of the dial. If it is not nil, dials
+	// call it and not Control, as net.Dialer does; listeners go on calling Control.
+	ControlContext func(ctx context.Context, network, address string, c syscall.RawConn) error
+
+	// Timeout bounds a dial, with the look-up of its name, as net.Dialer.Timeout does.
+	// Zero is no bound; a dial with a negative one fails at once. The error matches
+	// context.DeadlineExceeded. It does not apply to Punch.
+	Timeout time.Duration
+
+	// FallbackDelay is how long a dial of a name waits for one address before it also
+	// tries the next (RFC 8305). Zero is 250 ms. Negative tries one address after the
+	// other, each with a share of the time that ctx leaves.
+	FallbackDelay time.Duration
+
+	// Resolver looks up names and services. Nil is net.DefaultResolver.
+	Resolver *net.Resolver
+
+	// KeepAliveConfig is for the connections that t dials and accepts. Unless its Enable is
+	// true, they have package net's default: a probe after 15 s, then one every 15 s, 9 in
+	// all.
+	KeepAliveConfig net.KeepAliveConfig
+
 	// Logger receives what operators want to know: dials that fell back (debug),
 	// listeners that lost a safeguard or died (warn), paths that became blocked (warn)
 	// and that recovered (info). State changes are logged once per transition. Nil is
@@ -105,10 +127,11 @@ type Transport struct {
 	sources  sourceaddr.Asker
 }
 
-// What the zero values of HedgeDelay and FlushTimeout stand for.
+// What zero values stand for.
 const (
-	defaultHedgeDelay   = time.Second
-	defaultFlushTimeout = 5 * time.Second
+	defaultHedgeDelay    = time.Second
+	defaultFlushTimeout  = 5 * time.Second
+	defaultFallbackDelay = 250 * time.Millisecond
 )
 
 // UndeliveredError tells what the peers of closed connections had not acknowledged when
@@ -197,6 +220,14 @@ func (t *Transport) newConn(tcp *net.TCPConn) *Conn {
 
 // flushTimeout returns FlushTimeout, or its default.
 func (t *Transport) flushTimeout() time.Duration { return cmp.Or(t.FlushTimeout, defaultFlushTimeout) }
+
+// fallbackDelay returns FallbackDelay, or its default.
+func (t *Transport) fallbackDelay() time.Duration {
+	return cmp.Or(t.FallbackDelay, defaultFallbackDelay)
+}
+
+// resolver returns Resolver, or its default.
+func (t *Transport) resolver() *net.Resolver { return cmp.Or(t.Resolver, net.DefaultResolver) }
 
 // hedgeDelay returns HedgeDelay, or its default.
 func (t *Transport) hedgeDelay() time.Duration { return cmp.Or(t.HedgeDelay, defaultHedgeDelay) }
