@@ -10,6 +10,7 @@ import (
 
 	"github.com/reusetransport/reuseport/internal/errno"
 	"github.com/reusetransport/reuseport/internal/netaddr"
+	"github.com/reusetransport/reuseport/internal/sourceaddr"
 )
 
 // An attempt is a dial or a punch to one address while it runs: what it may use, and what
@@ -22,6 +23,7 @@ type attempt struct {
 	pick      uint32     // which of equal listeners comes first
 	chosen    bool       // listeners is the one that WithLocalAddr chose
 	source    netip.Addr // what the kernel would dial from; not valid if nobody asked
+	noSource  error      // why source is the unspecified address
 	cause     Cause      // why the connection will not reuse a port, or NoCause
 	faults    []error    // of the local addresses tried
 }
@@ -53,22 +55,36 @@ func (a *attempt) localAddrs(ctx context.Context, dst []netip.AddrPort, exact bo
 			return nil, err
 		}
 	}
-	return selectAddrs(dst, a.listeners, a.raddr, a.source, a.pick), nil
+	dst = selectAddrs(dst, a.listeners, a.raddr, a.source, a.pick)
+	if len(dst) == 0 && a.source.IsValid() {
+		dst = a.standIns(dst)
+	}
+	return dst, nil
+}
+
+// standIns appends the specific listeners to dial from where none is on the kernel's source. With
+// RequireReuse that is any of them: the dial leaves by the route that the host has for it.
+// Otherwise it must be on the interface that the kernel would use, since an address of a VPN is
+// not to be seen elsewhere. Where the kernel knows no source at all, nothing else is left.
+func (a *attempt) standIns(dst []netip.AddrPort) []netip.AddrPort {
+	all := a.use == RequireReuse || a.source.IsUnspecified()
+	isNear := func(addr netip.Addr) bool { return sourceaddr.SameInterface(addr, a.source) }
+	return appendStandIns(dst, a.listeners, a.raddr, isNear, all)
 }
 
 // findSource asks the kernel for the source address. Where the kernel knows none, source
 // becomes the unspecified address, which fits no specific listener, and the dial itself then
-// shows why. With RequireReuse there may be no dial, so the error of the look-up is the
-// answer.
+// shows why.
 func (a *attempt) findSource(ctx context.Context) error {
 	source, err := a.t.findSource(ctx, a.raddr)
 	if err == nil {
 		a.source = source
 		return nil
 	}
-	if a.use == RequireReuse || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return a.dialError(err)
 	}
+	a.noSource = a.dialError(err)
 	a.source = netaddr.Wildcard(a.raddr.Addr(), 0).Addr()
 	return nil
 }
@@ -153,7 +169,11 @@ func (a *attempt) joined(err error) error {
 
 // noReuse returns the error of RequireReuse after all local addresses have failed.
 func (a *attempt) noReuse() error {
-	if len(a.faults) == 0 {
+	switch {
+	case len(a.faults) > 0:
+	case a.noSource != nil:
+		return a.noSource
+	default:
 		return a.dialError(ErrNoReuse)
 	}
 	return failures(a.faults...)

@@ -89,7 +89,10 @@ func (t *Transport) awaitHedge(ctx context.Context, laddr, raddr netip.AddrPort)
 // tcp is the hedge's connection.
 func (t *Transport) recordHedgeWin(tcp *net.TCPConn, laddr, raddr netip.AddrPort) {
 	t.counters.hedgeWins.Add(1)
-	source := netip.AddrPortFrom(netaddr.From(tcp.LocalAddr()).Addr(), laddr.Port())
+	source := laddr
+	if laddr.Addr().IsUnspecified() {
+		source = netip.AddrPortFrom(netaddr.From(tcp.LocalAddr()).Addr(), laddr.Port())
+	}
 	if t.health.RecordHedgeWin(source, raddr.Addr()) {
 		t.log().Warn("path blocked: dials leave from ephemeral ports", "source", source, "raddr", raddr)
 	}

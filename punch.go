@@ -123,6 +123,9 @@ func (t *Transport) newPunch(ctx context.Context, raddr netip.AddrPort) (*punch,
 	if err == nil {
 		p.laddrs, err = p.localAddrs(ctx, nil, true)
 	}
+	if err == nil {
+		err = p.noSource // repeating what no route leads to would take until ctx ends
+	}
 	if err != nil {
 		return nil, err
 	}

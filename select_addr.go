@@ -38,10 +38,14 @@ func (l listenAddr) class() class {
 }
 
 // serves reports whether a dial to addr can leave from this listener's port at all:
-// the family must match, and a loopback source reaches only loopback targets
-// (connect gives EINVAL otherwise, TestLoopbackListenerForGlobalTarget in lab).
+// the family must match, a loopback source reaches only loopback targets (connect gives
+// EINVAL otherwise, TestLoopbackListenerForGlobalTarget in lab), and one with a zone only
+// targets in that zone.
 func (l listenAddr) serves(addr netip.Addr) bool {
 	if l.Addr().Is4() != addr.Is4() && !l.dual {
+		return false
+	}
+	if zone := l.Addr().Zone(); zone != "" && zone != addr.Zone() {
 		return false
 	}
 	return l.class() != loopback || addr.IsLoopback()
@@ -70,34 +74,32 @@ func (l listenAddr) overlaps(m listenAddr) bool {
 }
 
 // needsSource reports whether the choice of local addresses needs the source address
-// that the kernel would choose towards raddr. It does if a specific listener could
-// serve the dial and the candidates have more than one port. With exact a specific
-// listener is enough: from the wildcard instead, the dial might leave from an address
-// that nobody listens on.
+// that the kernel would choose towards raddr. It does if a specific listener could serve
+// the dial: bound to the wildcard, the dial might leave from an address that nobody listens
+// on. Without exact it does not if a wildcard listener has the one port of all candidates.
 func needsSource(listeners []listenAddr, raddr netip.AddrPort, exact bool) bool {
 	if raddr.Addr().IsLoopback() {
 		return false // the kernel's source is a loopback address, no specific one
 	}
-	specific, one := specificPort(listeners, raddr)
-	return specific && (exact || one == 0)
+	found, covered := specificPort(listeners, raddr)
+	return found && (exact || !covered)
 }
 
-// specificPort reports whether a specific listener could serve raddr. If one could, and all
-// listeners that could serve raddr have the same port, it returns that port, else 0.
-func specificPort(listeners []listenAddr, raddr netip.AddrPort) (found bool, one uint16) {
+// specificPort reports whether a specific listener could serve raddr, and whether a wildcard
+// listener covers it: all listeners that could serve raddr have the same port.
+func specificPort(listeners []listenAddr, raddr netip.AddrPort) (found, covered bool) {
+	var port uint16
 	mixed := false
 	for _, l := range listeners {
 		if !l.serves(raddr.Addr()) {
 			continue
 		}
 		found = found || l.class() == specific
-		mixed = mixed || one != 0 && one != l.Port()
-		one = l.Port()
+		covered = covered || l.class() == unspecified
+		mixed = mixed || port != 0 && port != l.Port()
+		port = l.Port()
 	}
-	if !found || mixed {
-		return found, 0
-	}
-	return true, one
+	return found, covered && !mixed
 }
 
 // selectAddrs appends to dst the local addresses to dial raddr from, best first:
@@ -107,53 +109,80 @@ func specificPort(listeners []listenAddr, raddr netip.AddrPort) (found bool, one
 // dial itself.
 //
 // source is the address that the kernel would choose, or the zero Addr if nobody
-// asked. In that case, and if needsSource is false, the wildcard on the one port
-// stands in for the specific listeners, and the kernel chooses the address. An
-// unspecified source means that the kernel was asked and knew none.
+// asked. An unspecified source means that the kernel was asked and knew none.
 func selectAddrs(dst []netip.AddrPort, listeners []listenAddr, raddr netip.AddrPort, source netip.Addr, pick uint32) []netip.AddrPort {
-	dst = appendSpecific(dst, listeners, raddr, source)
+	for _, l := range listeners {
+		if l.class() == specific && l.Addr() == source && l.serves(raddr.Addr()) {
+			dst = appendAddr(dst, l.AddrPort, raddr)
+		}
+	}
 	dst = appendRotated(dst, listeners, raddr, loopback, pick)
 	return appendRotated(dst, listeners, raddr, unspecified, pick)
 }
 
-func appendSpecific(dst []netip.AddrPort, listeners []listenAddr, raddr netip.AddrPort, source netip.Addr) []netip.AddrPort {
-	if source.IsValid() {
+// appendStandIns appends the specific listeners that a dial may leave from although the kernel
+// would choose another source: those on source's interface, and with any all others behind
+// them. The kernel routes by the address that is bound. A link-local target has no use for any
+// other source than a link-local one.
+func appendStandIns(dst []netip.AddrPort, listeners []listenAddr, raddr netip.AddrPort, isNear func(netip.Addr) bool, any bool) []netip.AddrPort {
+	fits := func(l listenAddr) bool {
+		return l.class() == specific && l.serves(raddr.Addr()) &&
+			(l.Addr().IsLinkLocalUnicast() || !raddr.Addr().IsLinkLocalUnicast())
+	}
+	for _, near := range []bool{true, false} {
+		if !near && !any {
+			break
+		}
 		for _, l := range listeners {
-			if l.class() == specific && l.Addr() == source && l.serves(raddr.Addr()) {
+			if fits(l) && isNear(l.Addr()) == near {
 				dst = appendAddr(dst, l.AddrPort, raddr)
 			}
 		}
-		return dst
 	}
-	_, one := specificPort(listeners, raddr)
-	if one == 0 || raddr.Addr().IsLoopback() || isListener(listeners, raddr) {
-		return dst
-	}
-	return appendAddr(dst, netaddr.Wildcard(raddr.Addr(), one), raddr)
-}
-
-// isListener reports whether raddr is exactly one of our specific listeners: the
-// kernel would choose that very address as the source.
-func isListener(listeners []listenAddr, raddr netip.AddrPort) bool {
-	return slices.ContainsFunc(listeners, func(l listenAddr) bool { return l.AddrPort == raddr })
-}
-
-// appendRotated appends the listeners of one class, starting with the one that pick
-// selects. A wildcard is that of raddr's family.
-func appendRotated(dst []netip.AddrPort, listeners []listenAddr, raddr netip.AddrPort, c class, pick uint32) []netip.AddrPort {
-	from := len(dst)
-	for _, l := range listeners {
-		if l.class() != c || !l.serves(raddr.Addr()) {
-			continue
-		}
-		laddr := l.AddrPort
-		if c == unspecified {
-			laddr = netaddr.Wildcard(raddr.Addr(), l.Port())
-		}
-		dst = appendAddr(dst, laddr, raddr)
-	}
-	rotate(dst[from:], pick)
 	return dst
+}
+
+// maxCandidates bounds the listeners of one class that a dial tries. It keeps the cost of a dial
+// independent of their number.
+const maxCandidates = 16
+
+// appendRotated appends the listeners of one class, maxCandidates at most, starting with the one
+// that pick selects. A wildcard is that of raddr's family.
+func appendRotated(dst []netip.AddrPort, listeners []listenAddr, raddr netip.AddrPort, c class, pick uint32) []netip.AddrPort {
+	n := 0
+	for _, l := range listeners {
+		if l.class() == c && l.serves(raddr.Addr()) {
+			n++
+		}
+	}
+	if n == 0 {
+		return dst
+	}
+	first := int(pick % uint32(n))
+	enough := len(dst) + maxCandidates
+	for _, wrapped := range []bool{false, true} {
+		i := 0
+		for _, l := range listeners {
+			if len(dst) == enough {
+				return dst
+			}
+			if l.class() != c || !l.serves(raddr.Addr()) {
+				continue
+			}
+			if i++; (i <= first) == wrapped {
+				dst = appendAddr(dst, l.toward(raddr), raddr)
+			}
+		}
+	}
+	return dst
+}
+
+// toward returns the address to bind for a dial to raddr. A wildcard is that of raddr's family.
+func (l listenAddr) toward(raddr netip.AddrPort) netip.AddrPort {
+	if l.class() == unspecified {
+		return netaddr.Wildcard(raddr.Addr(), l.Port())
+	}
+	return l.AddrPort
 }
 
 // appendAddr appends laddr unless it is there already or would dial itself.
@@ -175,15 +204,4 @@ func dialsItself(laddr, raddr netip.AddrPort) bool {
 		return raddr.Addr() == netaddr.Loopback(raddr.Addr())
 	}
 	return laddr.Addr() == raddr.Addr()
-}
-
-// rotate turns s left so that its element pick mod len(s) comes first.
-func rotate(s []netip.AddrPort, pick uint32) {
-	if len(s) < 2 {
-		return
-	}
-	n := int(pick % uint32(len(s)))
-	slices.Reverse(s[:n])
-	slices.Reverse(s[n:])
-	slices.Reverse(s)
 }

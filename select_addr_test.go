@@ -46,8 +46,8 @@ func TestSelectAddrs(t *testing.T) {
 		{"a loopback listener's exact address, or the kernel takes 127.0.0.1", []listenAddr{on("127.0.0.2:1")}, "127.0.0.3:80", "", 0, addrs("127.0.0.2:1")},
 		{"loopback cannot reach beyond the host", []listenAddr{on("127.0.0.1:1")}, "192.0.2.9:80", "", 0, nil},
 		{"a specific listener is no source for loopback", []listenAddr{on("192.0.2.1:1")}, "127.0.0.1:80", "", 0, nil},
-		{"one specific port: the kernel chooses the address", []listenAddr{on("192.0.2.1:1")}, "192.0.2.9:80", "", 0, addrs("0.0.0.0:1")},
-		{"two addresses, one port: still no look-up", []listenAddr{on("192.0.2.1:1"), on("198.51.100.1:1")}, "192.0.2.9:80", "", 0, addrs("0.0.0.0:1")},
+		{"one specific listener, nobody asked: no guess", []listenAddr{on("192.0.2.1:1")}, "192.0.2.9:80", "", 0, nil},
+		{"one specific listener, not on the kernel's source", []listenAddr{on("192.0.2.1:1")}, "192.0.2.9:80", "192.0.2.7", 0, nil},
 		{"a wildcard on the same port changes nothing", []listenAddr{on("192.0.2.1:1"), on("0.0.0.0:1")}, "192.0.2.9:80", "", 0, addrs("0.0.0.0:1")},
 		{"two ports, nobody asked: no guess", []listenAddr{on("192.0.2.1:1"), on("198.51.100.1:2")}, "192.0.2.9:80", "", 0, nil},
 		{"the listener on the kernel's source", []listenAddr{on("192.0.2.1:1"), on("198.51.100.1:2")}, "192.0.2.9:80", "198.51.100.1", 0, addrs("198.51.100.1:2")},
@@ -74,6 +74,39 @@ func TestSelectAddrs(t *testing.T) {
 	}
 }
 
+// TestStandIns: where no listener is on the kernel's source, those on its interface may be dialed
+// from, and where nothing else is left all others behind them, oldest first.
+func TestStandIns(t *testing.T) {
+	near := func(addr netip.Addr) bool { return netip.MustParsePrefix("192.0.2.0/24").Contains(addr) }
+	listeners := []listenAddr{on("198.51.100.1:1"), on("192.0.2.1:2"), on("0.0.0.0:3"), on("127.0.0.1:4"), on("192.0.2.2:5"), on("[2001:db8::1]:6")}
+	for any, want := range map[bool][]netip.AddrPort{
+		false: addrs("192.0.2.1:2", "192.0.2.2:5"),
+		true:  addrs("192.0.2.1:2", "192.0.2.2:5", "198.51.100.1:1"),
+	} {
+		if got := appendStandIns(nil, listeners, netip.MustParseAddrPort("203.0.113.9:80"), near, any); !slices.Equal(got, want) {
+			t.Errorf("any %v: %v, want %v", any, got, want)
+		}
+	}
+	if got := appendStandIns(nil, listeners, netip.MustParseAddrPort("192.0.2.1:2"), near, false); !slices.Equal(got, addrs("192.0.2.2:5")) {
+		t.Errorf("to a listener of our own: %v", got)
+	}
+}
+
+// TestManyListeners: of a thousand listeners a dial tries a few, each listener first for some pick.
+func TestManyListeners(t *testing.T) {
+	var listeners []listenAddr
+	for port := range uint16(1000) {
+		listeners = append(listeners, listenAddr{AddrPort: netip.AddrPortFrom(netip.IPv4Unspecified(), port+1)})
+	}
+	raddr := netip.MustParseAddrPort("192.0.2.9:80")
+	for pick := range uint32(1000) {
+		got := selectAddrs(nil, listeners, raddr, netip.Addr{}, pick)
+		if len(got) != maxCandidates || got[0].Port() != uint16(pick+1) {
+			t.Fatalf("pick %d: %v", pick, got)
+		}
+	}
+}
+
 // TestNeedsSource: the kernel is asked for the source where the choice depends on it, and only
 // there.
 func TestNeedsSource(t *testing.T) {
@@ -86,13 +119,14 @@ func TestNeedsSource(t *testing.T) {
 	}{
 		{"no listener", nil, "192.0.2.9:80", true, false},
 		{"wildcards alone", []listenAddr{on("0.0.0.0:1"), on("0.0.0.0:2")}, "192.0.2.9:80", true, false},
-		{"specific ones on one port", []listenAddr{on("192.0.2.1:1"), on("198.51.100.1:1")}, "192.0.2.9:80", false, false},
+		{"specific ones on one port", []listenAddr{on("192.0.2.1:1"), on("198.51.100.1:1")}, "192.0.2.9:80", false, true},
 		{"the same, by RequireReuse", []listenAddr{on("192.0.2.1:1")}, "192.0.2.9:80", true, true},
+		{"specific and wildcard on one port, by RequireReuse", []listenAddr{on("192.0.2.1:1"), on("0.0.0.0:1")}, "192.0.2.9:80", true, true},
 		{"specific ones on two ports", []listenAddr{on("192.0.2.1:1"), on("198.51.100.1:2")}, "192.0.2.9:80", false, true},
 		{"specific and wildcard on two ports", []listenAddr{on("192.0.2.1:1"), on("0.0.0.0:2")}, "192.0.2.9:80", false, true},
 		{"specific and wildcard on one port", []listenAddr{on("192.0.2.1:1"), on("0.0.0.0:1")}, "192.0.2.9:80", false, false},
-		{"the other family does not count", []listenAddr{on("192.0.2.1:1"), on("[2001:db8::1]:2")}, "192.0.2.9:80", false, false},
-		{"loopback listeners do not count beyond the host", []listenAddr{on("192.0.2.1:1"), on("127.0.0.1:2")}, "192.0.2.9:80", false, false},
+		{"the other family does not count", []listenAddr{on("192.0.2.1:1"), on("0.0.0.0:1"), on("[2001:db8::1]:2")}, "192.0.2.9:80", false, false},
+		{"loopback listeners do not count beyond the host", []listenAddr{on("192.0.2.1:1"), on("0.0.0.0:1"), on("127.0.0.1:2")}, "192.0.2.9:80", false, false},
 		{"a loopback target", []listenAddr{on("192.0.2.1:1"), on("198.51.100.1:2")}, "127.0.0.1:80", true, false},
 	} {
 		if got := needsSource(row.listeners, netip.MustParseAddrPort(row.raddr), row.exact); got != row.want {
@@ -162,7 +196,7 @@ func checkSelection(t *testing.T, listeners []listenAddr, raddr netip.AddrPort, 
 			t.Fatalf("%v -> %v: %v is no listener's", listeners, raddr, laddr)
 		}
 		c := listenAddr{AddrPort: laddr}.class()
-		if c < last && !(last == specific && i == 0) {
+		if c < last {
 			t.Fatalf("%v -> %v: %v out of order in %v", listeners, raddr, laddr, got)
 		}
 		if c == loopback && !raddr.Addr().IsLoopback() || c == specific && laddr.Addr() != source {
@@ -172,11 +206,11 @@ func checkSelection(t *testing.T, listeners []listenAddr, raddr netip.AddrPort, 
 	}
 }
 
-// fromListener reports whether laddr is a listener's address, or the wildcard of a listener's
-// port.
+// fromListener reports whether laddr is a listener's address, or the wildcard of a wildcard
+// listener's port.
 func fromListener(listeners []listenAddr, laddr netip.AddrPort) bool {
 	return slices.ContainsFunc(listeners, func(l listenAddr) bool {
-		return l.AddrPort == laddr || laddr.Addr().IsUnspecified() && l.Port() == laddr.Port()
+		return l.AddrPort == laddr || l.class() == unspecified && laddr.Addr().IsUnspecified() && l.Port() == laddr.Port()
 	})
 }
 
@@ -189,21 +223,4 @@ var fuzzIPs = [...]string{
 // fuzzAddr reads an address from two bytes, on one of four ports.
 func fuzzAddr(b []byte) netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(fuzzIPs[int(b[0])%len(fuzzIPs)]), uint16(b[1]%4)+1)
-}
-
-// FuzzRotate: rotate moves each element by pick places.
-func FuzzRotate(f *testing.F) {
-	f.Add(uint8(3), uint32(5))
-	f.Fuzz(func(t *testing.T, n uint8, pick uint32) {
-		s := make([]netip.AddrPort, n)
-		for i := range s {
-			s[i] = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(i))
-		}
-		rotate(s, pick)
-		for i := range s {
-			if want := (uint64(pick) + uint64(i)) % uint64(n); uint64(s[i].Port()) != want {
-				t.Fatalf("rotate by %d: place %d of %d has %d, want %d", pick, i, n, s[i].Port(), want)
-			}
-		}
-	})
 }

@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -140,9 +141,9 @@ func TestListenerWithoutFastOpen(t *testing.T) {
 	}
 }
 
-// With one specific listener nothing is looked up: the wildcard is bound, and the
-// kernel chooses by the TCP route. With a second one on another port, the same dial
-// needs a look-up and so a second socket.
+// With a specific listener the source is looked up, by a socket that is kept for it: bound to
+// the wildcard, the dial to the west would leave from our port number on an address that nobody
+// listens on.
 func TestOneSpecificListener(t *testing.T) {
 	t.Parallel()
 	n := twoNetworks(t, "ours")
@@ -156,13 +157,57 @@ func TestOneSpecificListener(t *testing.T) {
 		if west := netip.MustParseAddr(pick("10.2.0.1", "fd02::1")); d.Local.Addr() != west || d.Reused {
 			t.Errorf("%s: to the west from %v, reused %v, want %v and not reused", name, d.Local, d.Reused, west)
 		}
-		if d.Sockets != 1 {
-			t.Errorf("%s: %d sockets, want the one that dials", name, d.Sockets)
+		if d.Local.Port() == 4001 {
+			t.Errorf("%s: from the listening port's number on %v", name, d.Local)
 		}
 		listen(t, n, "h", pick("/ip4/10.2.0.1/tcp/4002", "/ip6/fd02::1/tcp/4002"))
 		if d, err = dial(t, n, dialTo{Addr: pick(westV4, westV6)}); err != nil || d.Sockets != 2 {
 			t.Errorf("%s: two listeners: %d sockets, %v, want one that asks and one that dials", name, d.Sockets, err)
 		}
+	}
+}
+
+// The listener is on the second address of the interface that the route names, and the kernel
+// would choose the first. The dial leaves from the listener all the same.
+func TestListenerOnSecondAddress(t *testing.T) {
+	t.Parallel()
+	n := lab.Start(t, lab.Topology{Hosts: lab.Hosts{
+		"h": {On: lab.On{"east": "10.1.0.1/24 10.1.0.5/24 fd01::1/64 fd01::5/64"}, Role: "ours"},
+		"e": {On: lab.On{"east": "10.1.0.2/24 fd01::2/64"}, Role: "plain"},
+	}})
+	listen(t, n, "e", ":7001")
+	for name, pick := range families() {
+		east := pick(eastV4, eastV6)
+		plain, err := dial(t, n, dialTo{Addr: east, Use: reuseport.NewPort})
+		second := pick("10.1.0.5", "fd01::1") // of IPv6 addresses Linux prefers the last
+		if err != nil || plain.Local.Addr().String() == second {
+			t.Fatalf("%s: %+v, %v: the kernel's own choice is the second address", name, plain, err)
+		}
+		listen(t, n, "h", pick("/ip4/", "/ip6/")+second+"/tcp/4001")
+		for _, use := range []reuseport.PortUse{reuseport.PreferReuse, reuseport.RequireReuse} {
+			wantFrom(t, n, name+" "+use.String(), dialTo{Addr: east, Use: use}, net.JoinHostPort(second, "4001"))
+		}
+	}
+}
+
+// The only listener is on another interface than the route's, as that of a VPN. A dial does not
+// leave from there unless it must: then the host's routing has the word. Here a rule for that
+// source sends it by its own interface, where the far target is to be found too.
+func TestListenerOnAnotherInterface(t *testing.T) {
+	t.Parallel()
+	n := twoNetworks(t, "ours")
+	for name, pick := range families() {
+		listen(t, n, "h", pick("/ip4/10.2.0.1/tcp/4002", "/ip6/fd02::1/tcp/4002"))
+		rule := lab.Rule{From: pick("10.2.0.1/32", "fd02::1/128"), Table: viaWest}
+		if err := n.AddRule("h", rule); err != nil {
+			t.Fatal(err)
+		}
+		far := pick(farV4, farV6)
+		d, err := dial(t, n, dialTo{Addr: far})
+		if east := netip.MustParseAddr(pick("10.1.0.1", "fd01::1")); err != nil || d.Reused || d.Local.Addr() != east || d.Local.Port() == 4002 {
+			t.Errorf("%s: %+v, %v, want an ephemeral port on %v", name, d, err, east)
+		}
+		wantFrom(t, n, name, dialTo{Addr: far, Use: reuseport.RequireReuse}, pick("10.2.0.1:4002", "[fd02::1]:4002"))
 	}
 }
 

@@ -1,0 +1,14 @@
+package sourceaddr
+
+import "net/netip"
+
+// SameInterface reports whether two addresses of the host are on one network interface. It
+// reports false where that cannot be found out. It uses no netlink.
+func SameInterface(a, b netip.Addr) bool {
+	all, err := interfaces(a.Is4())
+	if err != nil {
+		return false
+	}
+	on, ok := all[a.WithZone("")]
+	return ok && on == all[b.WithZone("")]
+}
