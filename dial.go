@@ -2,6 +2,7 @@ package reuseport
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -96,7 +97,7 @@ func (t *Transport) dialTarget(ctx context.Context, to target) (*Conn, error) {
 		defer cancel()
 	}
 	if to.isOne() {
-		return t.dial(ctx, to.addr, use)
+		return t.dialAs(ctx, to.addr, use)
 	}
 	now := t.registry.load()
 	if now.shut {
@@ -131,7 +132,7 @@ func inTurn(addrs []netip.AddrPort, listeners []listenAddr, use PortUse) []netip
 // race dials the addresses of a name. It does so one after the other if the user wants that, or
 // if its goroutines would dial from another network namespace than the caller's.
 func (t *Transport) race(ctx context.Context, addrs []netip.AddrPort, use PortUse) (*Conn, error) {
-	dial := func(ctx context.Context, raddr netip.AddrPort) (*Conn, error) { return t.dial(ctx, raddr, use) }
+	dial := func(ctx context.Context, raddr netip.AddrPort) (*Conn, error) { return t.dialAs(ctx, raddr, use) }
 	var c *Conn
 	var errs []error
 	if t.FallbackDelay < 0 || len(addrs) == 1 || !netns.OthersShare() {
@@ -147,6 +148,28 @@ func (t *Transport) race(ctx context.Context, addrs []netip.AddrPort, use PortUs
 
 // closeRaced closes a connection that came too late. Its peer sees a FIN.
 func closeRaced(c *Conn) { _ = c.Close() } // nothing was written, so nothing can be lost
+
+// dialAs connects to one address, and waits for the 4-tuple where the policy is to wait. Nothing
+// tells when a 4-tuple becomes free, so it tries again and again, which sends nothing.
+func (t *Transport) dialAs(ctx context.Context, raddr netip.AddrPort, use PortUse) (*Conn, error) {
+	if use != AwaitReuse {
+		return t.dial(ctx, raddr, use)
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, maxTupleWait) {
+		c, err := t.dial(ctx, raddr, RequireReuse)
+		if !errors.Is(err, ErrTupleInUse) {
+			return c, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, failures(err, contextError(ctx, netip.AddrPort{}, raddr))
+		}
+	}
+}
+
+// maxTupleWait bounds the time between two tries for a 4-tuple.
+const maxTupleWait = 32 * time.Millisecond
 
 // dial connects to one address. It tries the local addresses that fit, best first. After a
 // fault of the local address it goes on to the next one, and in the end to an ephemeral port

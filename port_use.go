@@ -21,6 +21,12 @@ const (
 	// RequireReuse dials from a listening port or fails with ErrNoReuse or
 	// ErrTupleInUse. No SYN leaves from any other port.
 	RequireReuse
+
+	// AwaitReuse is RequireReuse, and waits until ctx ends while the 4-tuple of each
+	// listening port is in use: for callers that dial a peer again while they, or
+	// somebody else, still close the connection before. If it waits in vain the error is
+	// ErrTupleInUse and that of ctx.
+	AwaitReuse
 )
 
 // String returns the name of the constant.
@@ -32,6 +38,8 @@ func (u PortUse) String() string {
 		return "NewPort"
 	case RequireReuse:
 		return "RequireReuse"
+	case AwaitReuse:
+		return "AwaitReuse"
 	default:
 		return fmt.Sprintf("PortUse(%d)", int(u))
 	}
@@ -69,7 +77,7 @@ func WithLocalAddr(ctx context.Context, laddr netip.AddrPort) context.Context {
 
 // check returns ErrBadPortUse for a value that is none of the constants.
 func (u PortUse) check() error {
-	if u < PreferReuse || u > RequireReuse {
+	if u < PreferReuse || u > AwaitReuse {
 		return fmt.Errorf("%w: %v", ErrBadPortUse, u)
 	}
 	return nil

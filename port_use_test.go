@@ -72,7 +72,7 @@ func TestRequireReuseSendsNothing(t *testing.T) {
 
 func TestPortUseString(t *testing.T) {
 	for use, want := range map[reuseport.PortUse]string{
-		reuseport.PreferReuse: "PreferReuse", reuseport.NewPort: "NewPort", reuseport.RequireReuse: "RequireReuse", 7: "PortUse(7)",
+		reuseport.PreferReuse: "PreferReuse", reuseport.NewPort: "NewPort", reuseport.RequireReuse: "RequireReuse", reuseport.AwaitReuse: "AwaitReuse", 7: "PortUse(7)",
 	} {
 		if got := use.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
