@@ -148,18 +148,32 @@ func (c *Conn) SetLinger(sec int) error {
 	return nil
 }
 
-// File returns a duplicate of the descriptor, as net.TCPConn's File does. It belongs to
-// the caller: closing it does not affect c, and closing c does not affect it. Because
-// the socket may outlive Close from then on, Close becomes the system's close without
-// SO_LINGER 0: the system delivers, resets if inbound data is unread, and keeps the
-// 4-tuple in TIME_WAIT where TCP asks for it. Abort then resets only with the last
-// descriptor.
+// File returns a duplicate of the descriptor, in non-blocking mode, so that Close of the
+// file ends its Read. It belongs to the caller: closing it does not affect c, and closing c
+// does not affect it. Because the socket may outlive Close from then on, and go to a program
+// that knows nothing of this package, File turns SO_LINGER 0 off: a close in either place is
+// the system's. It delivers, resets if inbound data is unread, and keeps the 4-tuple in
+// TIME_WAIT where TCP asks for it. Abort then resets only with the last descriptor. On
+// Windows, AIX, Plan 9, js and WASI it is net.TCPConn's File.
 func (c *Conn) File() (*os.File, error) {
 	c.set(isFiled)
 	if c.is(isClosed) {
 		return nil, c.closedError("file") // Close may not have seen isFiled
 	}
-	return c.TCPConn.File()
+	if c.is(lingersZero) {
+		if err := c.SetLinger(-1); err != nil {
+			return nil, err
+		}
+	}
+	raw, err := c.TCPConn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	f, err := fileOf(raw, "connection")
+	if errors.Is(err, errors.ErrUnsupported) {
+		return c.TCPConn.File()
+	}
+	return f, err
 }
 
 // LimitPendingCloses bounds how many closed connections of c's Transport keep a descriptor,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -326,6 +327,52 @@ func TestCloseAfterFile(t *testing.T) {
 		t.Error(err)
 	}
 	wantDataThenEOF(t, p.accepted, pattern(100_000))
+}
+
+// TestFileIsNonBlocking: Close of what File returned ends a Read of it.
+func TestFileIsNonBlocking(t *testing.T) {
+	linuxOnly(t)
+	p := newClosePair(t, 0)
+	f, err := p.dialed.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := f.Read(make([]byte, 1))
+		ended <- err
+	}()
+	time.Sleep(20 * time.Millisecond) // until it reads
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-ended:
+		wantErr(t, err, os.ErrClosed)
+	case <-time.After(patience):
+		t.Error("Read goes on after Close")
+	}
+}
+
+// TestFileDoesNotReset: a program that has what File returned and knows nothing of this package
+// closes it, after c was closed, and its peer reads everything.
+func TestFileDoesNotReset(t *testing.T) {
+	linuxOnly(t)
+	const size = 1 << 20
+	for range 10 {
+		p := newClosePair(t, 0)
+		f, err := p.accepted.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.FileConn(f)
+		if err := errors.Join(err, f.Close(), p.accepted.Close()); err != nil {
+			t.Fatal(err)
+		}
+		written := writeThenClose(t, c, pattern(size))
+		wantDataThenEOF(t, slowly(p.dialed, size/4, 10*time.Millisecond), pattern(size))
+		<-written
+	}
 }
 
 // TestCloseBesideWrite: a Write that runs beside Close returns net.ErrClosed, also where

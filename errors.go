@@ -26,8 +26,11 @@ var (
 	// that the peer is opening right now.
 	ErrTupleInUse = errors.New("reuseport: 4-tuple in use")
 
-	// ErrBadPortUse says that a PortUse is none of the constants.
+	// ErrBadPortUse says that a PortUse is none of the constants, or its name none of theirs.
 	ErrBadPortUse = errors.New("reuseport: invalid PortUse")
+
+	// ErrUnknownName says that a text is not the name of a Cause, a Direction or a PathState.
+	ErrUnknownName = errors.New("reuseport: unknown name")
 )
 
 // ErrPunchLimit says that a punch has sent as many SYNs as one may, that a Transport

@@ -177,15 +177,20 @@ func (h *handle) file() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return fileOf(raw, "listener")
+}
+
+// fileOf returns a duplicate descriptor of a socket.
+func fileOf(raw syscall.RawConn, name string) (*os.File, error) {
 	var dup uintptr
-	err = withFD(raw, func(fd uintptr) (err error) {
+	err := withFD(raw, func(fd uintptr) (err error) {
 		dup, err = sockopt.Dup(fd)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(dup, "listener"), nil
+	return os.NewFile(dup, name), nil
 }
 
 // withFD calls f with the descriptor of a socket and returns its error.
