@@ -40,7 +40,7 @@ func TestFINCounts(t *testing.T) {
 	}
 }
 
-// TestCloseDiscardBound: a peer sends without end. 16 MiB are discarded after Close, and what
+// TestCloseDiscardBound: a peer sends without end. 8 MiB are discarded after Close, and what
 // was unread. Then the close ends.
 func TestCloseDiscardBound(t *testing.T) {
 	p := newClosePair(t, 2*time.Second)
@@ -59,7 +59,7 @@ func TestCloseDiscardBound(t *testing.T) {
 	if err := p.dialed.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n := <-sent; n < 16<<20 || n > 64<<20 {
+	if n := <-sent; n < 8<<20 || n > 64<<20 {
 		t.Errorf("the peer sent %d MiB", n>>20)
 	}
 	wantDelivered(t, &p.dialer)
@@ -78,7 +78,7 @@ func TestCloseResetPastDiscardBound(t *testing.T) {
 			if n += m; err != nil {
 				return
 			}
-			if n > 12<<20 { // the rest goes into the buffers
+			if n > 6<<20 { // the rest goes into the buffers
 				p.accepted.SetWriteDeadline(time.Now().Add(time.Second))
 			}
 		}

@@ -109,7 +109,7 @@ type Transport struct {
 	// nothing; a peer that answers and takes no byte has a minute, or FlushTimeout if
 	// that is longer. Once everything is acknowledged, it is how long the peer has had to
 	// read, from the last byte sent on: 1 s at least and a minute at most, and until it
-	// has sent 16 MiB. A peer that closes ends it. Then the close is left to the system,
+	// has sent 8 MiB. A peer that closes ends it. Then the close is left to the system,
 	// which goes on as after package net's.
 	//
 	// Meanwhile a closed connection keeps a descriptor. At most 4096 connections of a

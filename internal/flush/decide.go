@@ -15,10 +15,10 @@ const (
 	maxKept = time.Minute
 
 	// maxDiscard bounds what is read and discarded of one connection after Close. It is
-	// more than a peer has under way when it learns of our FIN, by Linux's defaults: what
-	// fits into its send buffer (4 MiB) and our receive buffer (6 MiB). A peer that sends
+	// twice what fits into a peer's send buffer by Linux's defaults (net.ipv4.tcp_wmem),
+	// which is what the peer may have under way when it learns of our FIN. One that sends
 	// more has not stopped for our FIN.
-	maxDiscard = 16 << 20
+	maxDiscard = 8 << 20
 
 	// bulk is how much a peer has to send between two inspections to be inspected again
 	// at once. A peer's window holds many times that much.
