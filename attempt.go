@@ -128,6 +128,9 @@ func (a *attempt) closeMayHold(ctx context.Context, laddr netip.AddrPort) (local
 // returns the error of the dial.
 func (a *attempt) blame(ctx context.Context, laddr netip.AddrPort, err error) error {
 	cause := localFault(err)
+	if cause == BindConflict && a.t.isForeign(laddr.Port()) {
+		cause = ForeignOwner
+	}
 	if cause == TupleInUse && a.use == RequireReuse && a.lacksSource(ctx, laddr, err) {
 		cause = NoCause
 	}

@@ -47,6 +47,10 @@ const (
 	// networks.
 	PathSilent
 
+	// ForeignOwner: the listening socket belongs to another user, so that the kernel keeps
+	// this process from its port (Linux). See Transport.WrapListener.
+	ForeignOwner
+
 	causes // how many there are
 )
 
@@ -54,7 +58,7 @@ const (
 func (c Cause) String() string {
 	names := [causes]string{
 		"none", "policy", "no listener", "4-tuple in use", "bind conflict",
-		"address gone", "bind denied", "self-connection", "hedge won", "path silent",
+		"address gone", "bind denied", "self-connection", "hedge won", "path silent", "foreign owner",
 	}
 	if c >= causes {
 		return fmt.Sprintf("Cause(%d)", uint8(c))

@@ -56,7 +56,7 @@ func TestCauseString(t *testing.T) {
 		}
 		seen[s] = c
 	}
-	if got := causes.String(); got != "Cause(10)" {
-		t.Errorf("%q, want Cause(10)", got)
+	if got := causes.String(); got != "Cause(11)" {
+		t.Errorf("%q, want Cause(11)", got)
 	}
 }

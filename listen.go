@@ -271,6 +271,37 @@ func (t *Transport) flatten(laddr listenAddr) {
 	}
 }
 
+// isForeign reports whether a listening socket of ours on port belongs to another user than this
+// process has now, and warns once of each such socket.
+func (t *Transport) isForeign(port uint16) (foreign bool) {
+	for _, h := range t.registry.onPort(port) {
+		foreign = t.checkOwner(h) || foreign
+	}
+	return foreign
+}
+
+// checkOwner is isForeign for one handle. Linux lets sockets share a port by SO_REUSEPORT only if
+// they have the same owner, whatever privilege a process has.
+func (t *Transport) checkOwner(h *handle) bool {
+	raw, err := h.tcp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var owner uint32
+	err = withFD(raw, func(fd uintptr) (err error) {
+		owner, err = sockopt.Owner(fd)
+		return err
+	})
+	if err != nil || owner == uint32(os.Geteuid()) {
+		return false
+	}
+	h.socket.foreign.Do(func() {
+		t.log().Warn("the listening socket belongs to another user: no dial can use its port",
+			"laddr", h.tcp.Addr().String(), "owner", owner, "user", os.Geteuid())
+	})
+	return true
+}
+
 // duplicate makes another handle of a socket of ours. The caller holds registry.mu.
 func (t *Transport) duplicate(sock *socket) (manet.Listener, error) {
 	f, err := t.file(sock.handles[0])
@@ -298,6 +329,14 @@ func (t *Transport) enter(tcp *net.TCPListener, sock *socket) *listener {
 // system refuses SO_REUSEPORT, the listener works without reuse. Whether the port is
 // exclusive was decided when tcp was bound.
 //
+// Linux lets this process dial from the port only if the socket belongs to its effective
+// user: who made the socket, not who listens. A socket that root made, as systemd does for
+// a unit with User= or a program before it drops root, is refused: dials fall back with
+// the Cause ForeignOwner, and Logger gets one warning. Give it to the user first, with
+// fchown(2) on the descriptor, while still root. That does not help a Multipath TCP
+// socket, Go's default: its dials fall back with BindConflict. Make it with
+// net.ListenConfig.SetMultipathTCP(false).
+//
 // tcp belongs to t from now on: closing the returned listener closes tcp. Other
 // descriptors of the same socket, in this process or another, stay open. On error tcp is
 // untouched and stays the caller's: it is nil (EINVAL) or closed (net.ErrClosed), or t
@@ -319,5 +358,9 @@ func (t *Transport) WrapListener(tcp *net.TCPListener) (manet.Listener, error) {
 	if sock.reusable = t.makeReusable(sock.laddr, raw); sock.reusable {
 		t.flatten(sock.laddr)
 	}
-	return t.enter(tcp, sock), nil
+	l := t.enter(tcp, sock)
+	if os.Geteuid() != 0 { // root may be about to become the owner
+		t.checkOwner(&l.handle)
+	}
+	return l, nil
 }

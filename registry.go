@@ -16,6 +16,7 @@ type socket struct {
 	reusable bool       // dials may bind its port
 	handles  []*handle
 	queue    acceptQueue
+	foreign  sync.Once // the warning that the socket belongs to another user
 }
 
 // handle is one descriptor of a listening socket.

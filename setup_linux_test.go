@@ -30,6 +30,7 @@ var linuxRoles = map[string]role{
 	"probe":     childProbe,
 	"answer":    childAnswer,
 	"live":      childLive,
+	"drop":      childDrop,
 }
 
 // insideVariable is set in a process that runs one test again, see apart.

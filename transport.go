@@ -22,8 +22,9 @@ import (
 //
 // Besides its listeners and pending closes, a Transport keeps at most two sockets open,
 // on Linux, which it uses to ask the kernel for source addresses. Shutdown closes them,
-// or else the garbage collector does. A process that changes its user or network
-// namespace must do so before its first dial.
+// or else the garbage collector does. A process that changes its network namespace must do
+// so before its first dial. One that changes its user must give its listening sockets to the
+// new user first, see WrapListener.
 type Transport struct {
 	// PortUse says from which port a dial may leave. Zero is PreferReuse.
 	// WithPortUse overrides it for one dial. A value that is none of the

@@ -40,7 +40,7 @@ func eachCause() map[reuseport.Cause]uint64 {
 	return map[reuseport.Cause]uint64{
 		reuseport.ByPolicy: 0, reuseport.NoListener: 0, reuseport.TupleInUse: 0, reuseport.BindConflict: 0,
 		reuseport.AddrGone: 0, reuseport.BindDenied: 0, reuseport.SelfConnection: 0,
-		reuseport.HedgeWon: 0, reuseport.PathSilent: 0,
+		reuseport.HedgeWon: 0, reuseport.PathSilent: 0, reuseport.ForeignOwner: 0,
 	}
 }
 

@@ -90,6 +90,16 @@ func peerEnded(state uint8) bool {
 	return false
 }
 
+// Owner returns the user whose sockets may share the port of this one by SO_REUSEPORT: the one
+// that made it, or to whom fchown gave it.
+func Owner(fd uintptr) (uid uint32, err error) {
+	var s unix.Stat_t
+	if err := unix.Fstat(int(fd), &s); err != nil {
+		return 0, os.NewSyscallError("fstat", err)
+	}
+	return s.Uid, nil
+}
+
 // FINSent reports whether all that was written has left, and a FIN of ours with it
 // (SIOCOUTQNSD). A FIN waits behind a window that is shut (TestFINSent).
 func FINSent(fd uintptr) (bool, error) {

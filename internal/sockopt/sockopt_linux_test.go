@@ -176,6 +176,24 @@ func wantTraffic(t *testing.T, what string, c end, want sockopt.Traffic) {
 	})
 }
 
+// TestOwner: a socket belongs to the user that made it, and to whom fchown gave it.
+func TestOwner(t *testing.T) {
+	c, _ := pair(t)
+	if uid, err := sockopt.Owner(c.fd); err != nil || int(uid) != os.Geteuid() {
+		t.Errorf("owner %d, %v, want %d", uid, err, os.Geteuid())
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	const nobody = 65534
+	if err := unix.Fchown(int(c.fd), nobody, -1); err != nil {
+		t.Fatal(err)
+	}
+	if uid, err := sockopt.Owner(c.fd); err != nil || uid != nobody {
+		t.Errorf("after fchown owner %d, %v", uid, err)
+	}
+}
+
 // TestGiveToFirst: a later listener of the group gets no connection, whether the group
 // was made before bind or is that of a socket which listens already.
 func TestGiveToFirst(t *testing.T) {
@@ -280,6 +298,7 @@ func TestClosedDescriptorLinux(t *testing.T) {
 			return err
 		},
 		"FINSent": func() error { _, err := sockopt.FINSent(fd); return err },
+		"Owner":   func() error { _, err := sockopt.Owner(fd); return err },
 	} {
 		wantEBADF(t, name, call())
 	}

@@ -20,6 +20,7 @@ func TestStubs(t *testing.T) {
 		"Unacked":         func() error { _, err := sockopt.Unacked(0); return err },
 		"HasUnread":       func() error { _, err := sockopt.HasUnread(0); return err },
 		"DescriptorLimit": func() error { _, err := sockopt.DescriptorLimit(); return err },
+		"Owner":           func() error { _, err := sockopt.Owner(0); return err },
 		"FINSent":         func() error { _, err := sockopt.FINSent(0); return err },
 		"Discard":         func() error { _, err := sockopt.Discard(0, nil); return err },
 		"ShutdownWrite":   func() error { return sockopt.ShutdownWrite(0) },

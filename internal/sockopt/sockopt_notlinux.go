@@ -26,6 +26,9 @@ const discardFlag = 0
 // TrafficOf fails: each of these systems reports it in its own way, if at all.
 func TrafficOf(fd uintptr) (Traffic, error) { return Traffic{}, errors.ErrUnsupported }
 
+// Owner fails: only of Linux is it known which user counts.
+func Owner(fd uintptr) (uid uint32, err error) { return 0, errors.ErrUnsupported }
+
 // FINSent fails: these systems do not tell.
 func FINSent(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
 
