@@ -21,8 +21,8 @@ import (
 
 // Listen listens on laddr, a multiaddr as DialContext takes it. Of a name it takes the
 // first address, IPv4 before IPv6. /ip6 listens for IPv6 alone; ListenPort serves both
-// families. Accept returns a *Conn. The listener also has the methods File and
-// SyscallConn, as *net.TCPListener has them.
+// families. Accept returns a *Conn. The result is a *Listener, which has the methods
+// of *net.TCPListener too.
 //
 // The port is exclusive unless Shared is set: if it has a listener already, in this
 // process or another, Listen fails with EADDRINUSE. (A connection that happens to own
@@ -316,7 +316,7 @@ func (t *Transport) duplicate(sock *socket) (manet.Listener, error) {
 }
 
 // enter makes a listener of a descriptor and enters its handle. The caller holds registry.mu.
-func (t *Transport) enter(tcp *net.TCPListener, sock *socket) *listener {
+func (t *Transport) enter(tcp *net.TCPListener, sock *socket) *Listener {
 	l := newListener(t, tcp, sock)
 	t.registry.add(&l.handle)
 	return l

@@ -17,8 +17,9 @@ import (
 	"github.com/reusetransport/reuseport/internal/sockopt"
 )
 
-// listener is a handle of a listening socket, as the user sees it.
-type listener struct {
+// A Listener is a handle of a listening socket. It is what Listen, ListenPort and WrapListener
+// return, behind an interface. All methods are safe for concurrent use.
+type Listener struct {
 	handle
 	t       *Transport
 	backoff accept.Backoff
@@ -28,10 +29,11 @@ var _ interface {
 	manet.Listener
 	syscall.Conn
 	File() (*os.File, error)
-} = (*listener)(nil)
+	SetDeadline(time.Time) error
+} = (*Listener)(nil)
 
-func newListener(t *Transport, tcp *net.TCPListener, sock *socket) *listener {
-	l := &listener{handle: handle{tcp: tcp, socket: sock, closed: make(chan struct{})}, t: t}
+func newListener(t *Transport, tcp *net.TCPListener, sock *socket) *Listener {
+	l := &Listener{handle: handle{tcp: tcp, socket: sock, closed: make(chan struct{})}, t: t}
 	l.backoff.Notify = l.swallowed
 	l.backoff.Relieve = func() bool { return t.flushes.GiveUp() > 0 }
 	return l
@@ -43,7 +45,7 @@ func newListener(t *Transport, tcp *net.TCPListener, sock *socket) *listener {
 // tries again after 5 ms, doubling to 1 s. It returns net.ErrClosed after Close,
 // and the system's error if the socket itself has died (EBADF, EINVAL); dials
 // have then stopped using its port.
-func (l *listener) Accept() (manet.Conn, error) {
+func (l *Listener) Accept() (manet.Conn, error) {
 	for {
 		c, err := l.next()
 		if err != nil {
@@ -57,7 +59,7 @@ func (l *listener) Accept() (manet.Conn, error) {
 }
 
 // next returns a connection that a punch left for Accept, or waits for one.
-func (l *listener) next() (*Conn, error) {
+func (l *Listener) next() (*Conn, error) {
 	if l.isClosed() {
 		return nil, l.acceptError(net.ErrClosed)
 	}
@@ -98,13 +100,13 @@ func (t *Transport) drain(port uint16) {
 const drainTime = time.Millisecond
 
 // acceptNow accepts a connection that is already there. It may set a deadline because nobody
-// is in Accept: the caller holds acceptQueue.mu.
+// is in Accept: the caller holds acceptQueue.mu. Afterwards the user's deadline holds again.
 func (t *Transport) acceptNow(h *handle) (*Conn, error) {
 	if err := h.tcp.SetDeadline(time.Now().Add(drainTime)); err != nil {
 		return nil, err
 	}
 	tcp, err := h.tcp.AcceptTCP()
-	_ = h.tcp.SetDeadline(time.Time{}) // fails if h was closed meanwhile; tcp lives on
+	_ = h.tcp.SetDeadline(h.deadline) // fails if h was closed meanwhile; tcp lives on
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +115,7 @@ func (t *Transport) acceptNow(h *handle) (*Conn, error) {
 
 // swallowed counts an error that does not end Accept. Of errors that make Accept
 // wait it logs the first in a burst.
-func (l *listener) swallowed(e accept.Event) {
+func (l *Listener) swallowed(e accept.Event) {
 	if e.Kind == accept.Harmless {
 		l.t.counters.acceptSkipped.Add(1)
 		return
@@ -127,7 +129,7 @@ func (l *listener) swallowed(e accept.Event) {
 // acceptError returns the error of an Accept that cannot go on. It takes what is dead out of
 // the registry: this handle if its descriptor is gone, or all handles of the socket if
 // shutdown(2) has ended it (EINVAL).
-func (l *listener) acceptError(err error) error {
+func (l *Listener) acceptError(err error) error {
 	if err == net.ErrClosed { // not from AcceptTCP, which returns a *net.OpError
 		return opError("accept", "tcp", netip.AddrPort{}, netaddr.From(l.Addr()), err)
 	}
@@ -140,13 +142,13 @@ func (l *listener) acceptError(err error) error {
 // Close closes this handle; Accept on it returns net.ErrClosed. With the last
 // handle the port is free, and dials stop using it. Connections stay open. A
 // second Close returns net.ErrClosed.
-func (l *listener) Close() error { return l.t.registry.close(&l.handle) }
+func (l *Listener) Close() error { return l.t.registry.close(&l.handle) }
 
 // Addr returns the address the socket is bound to.
-func (l *listener) Addr() net.Addr { return l.tcp.Addr() }
+func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 
 // Multiaddr returns Addr as a multiaddr.
-func (l *listener) Multiaddr() ma.Multiaddr {
+func (l *Listener) Multiaddr() ma.Multiaddr {
 	m, err := manet.FromNetAddr(l.tcp.Addr())
 	if err != nil {
 		return nil // no TCP address fails here
@@ -154,12 +156,24 @@ func (l *listener) Multiaddr() ma.Multiaddr {
 	return m
 }
 
+// SetDeadline makes Accept calls on this handle return os.ErrDeadlineExceeded from at on, as
+// net.TCPListener.SetDeadline does. The zero time is none.
+func (l *Listener) SetDeadline(at time.Time) error { return l.handle.setDeadline(at) }
+
+// setDeadline sets a deadline beside acceptNow, which sets one of its own for a moment.
+func (h *handle) setDeadline(at time.Time) error {
+	h.socket.queue.mu.Lock()
+	defer h.socket.queue.mu.Unlock()
+	h.deadline = at
+	return h.tcp.SetDeadline(at)
+}
+
 // SyscallConn gives access to the socket, as net.TCPListener.SyscallConn does.
-func (l *listener) SyscallConn() (syscall.RawConn, error) { return l.tcp.SyscallConn() }
+func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.tcp.SyscallConn() }
 
 // File returns a duplicate of the descriptor, to hand to another process. It
 // belongs to the caller; closing it does not affect the listener, nor the reverse.
-func (l *listener) File() (*os.File, error) { return l.t.file(&l.handle) }
+func (l *Listener) File() (*os.File, error) { return l.t.file(&l.handle) }
 
 // file is the handle's, again where closed connections could give up descriptors for it.
 func (t *Transport) file(h *handle) (*os.File, error) {

@@ -71,6 +71,47 @@ func ipNetwork(network string) (string, error) {
 // parseNetAddress reads what net.Dial takes: "tcp", "tcp4" or "tcp6" and
 // host:port, the port a number or a service's name.
 func parseNetAddress(ctx context.Context, resolver *net.Resolver, network, address string) (target, error) {
+	to, err := splitNetAddress(ctx, resolver, network, address)
+	switch {
+	case err != nil:
+		return target{}, err
+	case to.host == "": // as net.Dial: the local system
+		return target{addr: netip.AddrPortFrom(localSystem(to.ip), to.port)}, nil
+	}
+	addr, err := netip.ParseAddr(to.host)
+	switch {
+	case err != nil:
+		return to, nil
+	case addr == netip.IPv6Unspecified():
+		return localTarget(to.ip, to.port), nil
+	}
+	return to.literal(addr)
+}
+
+// parseListenAddress reads what net.Listen takes. dual is set if one socket is to serve both
+// families, as package net has it for "tcp" and any unspecified address.
+func parseListenAddress(ctx context.Context, resolver *net.Resolver, network, address string) (at target, dual bool, err error) {
+	at, err = splitNetAddress(ctx, resolver, network, address)
+	if err != nil {
+		return target{}, false, err
+	}
+	addr := netip.IPv6Unspecified()
+	if at.ip == "ip4" {
+		addr = netip.IPv4Unspecified()
+	}
+	if at.host != "" {
+		if addr, err = netip.ParseAddr(at.host); err != nil {
+			return at, false, nil // a name
+		}
+	}
+	dual = at.ip == "ip" && addr.IsUnspecified()
+	at, err = at.literal(addr)
+	return at, dual, err
+}
+
+// splitNetAddress splits an address of package net: into host, port and the kind of address that
+// host stands for.
+func splitNetAddress(ctx context.Context, resolver *net.Resolver, network, address string) (target, error) {
 	ip, err := ipNetwork(network)
 	if err != nil {
 		return target{}, err
@@ -83,21 +124,16 @@ func parseNetAddress(ctx context.Context, resolver *net.Resolver, network, addre
 	if err != nil {
 		return target{}, err
 	}
-	if host == "" { // as net.Dial: the local system
-		return target{addr: netip.AddrPortFrom(localSystem(ip), uint16(port))}, nil
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return target{host: host, ip: ip, port: uint16(port)}, nil
-	}
+	return target{host: host, ip: ip, port: uint16(port)}, nil
+}
+
+// literal returns the target that the host of to stands for, if its family is the right one.
+func (to target) literal(addr netip.Addr) (target, error) {
 	addr = addr.Unmap()
-	if addr == netip.IPv6Unspecified() {
-		return localTarget(ip, uint16(port)), nil
+	if to.ip == "ip4" && !addr.Is4() || to.ip == "ip6" && addr.Is4() {
+		return target{}, &net.AddrError{Err: "no address of network tcp" + to.ip[len("ip"):], Addr: to.host}
 	}
-	if ip == "ip4" && !addr.Is4() || ip == "ip6" && addr.Is4() {
-		return target{}, &net.AddrError{Err: "no address of network " + network, Addr: host}
-	}
-	return target{addr: netip.AddrPortFrom(addr, uint16(port))}, nil
+	return target{addr: netip.AddrPortFrom(addr, to.port)}, nil
 }
 
 // localTarget returns what package net makes of [::]: the local system, in every network. Where

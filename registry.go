@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // socket is one listening socket. Its handles have descriptors that are duplicates of one
@@ -21,10 +22,11 @@ type socket struct {
 
 // handle is one descriptor of a listening socket.
 type handle struct {
-	tcp    *net.TCPListener
-	socket *socket
-	closed chan struct{} // closed by the first Close
-	once   sync.Once
+	tcp      *net.TCPListener
+	socket   *socket
+	closed   chan struct{} // closed by the first Close
+	deadline time.Time     // the user's, for Accept; guarded by acceptQueue.mu
+	once     sync.Once
 }
 
 // wake ends the wait of an Accept that waits because of an error.
