@@ -167,6 +167,21 @@ func guardListening(tcp *net.TCPListener) error {
 	return withFD(raw, sockopt.GiveToFirst)
 }
 
+// guardWrapped is guard for a listener that somebody else bound without SO_REUSEPORT and that has the
+// option now. Such a listener has no reuseport group, and cannot make one. A second socket that
+// listens there for a moment makes the group, with the older listener as its first, and attaches
+// the program. Meanwhile it drops the SYNs that it gets, which their peers repeat; without that it
+// would reset those connections (TestWrapUnderLoad). A listener that is bound to an interface gets
+// no guard.
+func guardWrapped(laddr listenAddr) error {
+	dropAll := func(_, _ string, c syscall.RawConn) error { return withFD(c, sockopt.DropAll) }
+	joiner, err := listen(laddr, controlFunc(sockopt.SetReuse).then(dropAll))
+	if err != nil {
+		return err
+	}
+	return errors.Join(guardListening(joiner), joiner.Close())
+}
+
 // listenTries is how often listen tries while it loses races. Nobody may have won them.
 const listenTries = 5
 
@@ -327,7 +342,9 @@ func (t *Transport) enter(tcp *net.TCPListener, sock *socket) *Listener {
 // own. It sets SO_REUSEPORT on the socket, and nothing else that another process sharing
 // the socket could notice: SO_LINGER 0 is set on each accepted connection. Where the
 // system refuses SO_REUSEPORT, the listener works without reuse. Whether the port is
-// exclusive was decided when tcp was bound.
+// exclusive was decided when tcp was bound: on Linux one that was made without
+// SO_REUSEPORT stays exclusive as one of Listen is, by the same guard. On the BSDs and
+// macOS a later listener of the same user, with SO_REUSEPORT, gets the connections.
 //
 // Linux lets this process dial from the port only if the socket belongs to its effective
 // user: who made the socket, not who listens. A socket that root made, as systemd does for
@@ -355,7 +372,15 @@ func (t *Transport) WrapListener(tcp *net.TCPListener) (manet.Listener, error) {
 		return nil, err // closed
 	}
 	sock := newSocket(tcp, raw)
+	var shared bool // as it came
+	shareErr := withFD(raw, func(fd uintptr) (err error) {
+		shared, err = sockopt.SharesPort(fd)
+		return err
+	})
 	if sock.reusable = t.makeReusable(sock.laddr, raw); sock.reusable {
+		if !shared && shareErr == nil {
+			t.warnUnguarded(sock.laddr.String(), guardWrapped(sock.laddr))
+		}
 		t.flatten(sock.laddr)
 	}
 	l := t.enter(tcp, sock)

@@ -181,6 +181,111 @@ func greetAll(l manet.Listener, served *atomic.Int32) {
 	})
 }
 
+// TestWrapStaysExclusive: a listener that was made without SO_REUSEPORT is as exclusive as one of ours
+// once it is wrapped, and dials leave from its port. One that was made with it stays shared.
+func TestWrapStaysExclusive(t *testing.T) {
+	for _, row := range []struct {
+		address, target string
+		multipath, made bool // with SO_REUSEPORT
+	}{
+		{"127.0.0.1:0", "127.0.0.1", false, false}, {"127.0.0.1:0", "127.0.0.1", true, false},
+		{":0", "127.0.0.1", false, false}, {":0", "::1", true, false}, {"127.0.0.1:0", "127.0.0.1", false, true},
+	} {
+		var lc net.ListenConfig
+		if lc.SetMultipathTCP(row.multipath); row.made {
+			lc.Control = goreuseport.Control
+		}
+		wrapped, err := lc.Listen(t.Context(), "tcp", row.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var tr reuseport.Transport
+		l, err := tr.WrapListener(wrapped.(*net.TCPListener))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ours, theirs atomic.Int32
+		go countAccepts(l, &ours)
+		joiner, err := goreuseport.Listen("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		go acceptEach(joiner.Accept, func(c net.Conn) { theirs.Add(1); go discard(c) })
+		for range 400 {
+			dialPlain(t, net.JoinHostPort(row.target, strconv.Itoa(portOf(l.Addr()))))
+		}
+		await(t, "all connections are accepted", func() bool { return ours.Load()+theirs.Load() == 400 })
+		if n := theirs.Load(); (n > 0) != row.made {
+			t.Errorf("%+v: the joiner got %d of 400 connections", row, n)
+		}
+		c := dial(t, &tr, peer(t, "127.0.0.1:0"))
+		if !c.Reused() {
+			t.Errorf("%+v: not reused: %v", row, c.Cause())
+		}
+		c.Abort()
+		joiner.Close()
+		l.Close()
+	}
+}
+
+// TestWrapUnderLoad: while a listener is wrapped no connection to it is lost.
+func TestWrapUnderLoad(t *testing.T) {
+	for range rounds(50, 10) {
+		wrapped, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := make(chan struct{})
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if err := askOnce(wrapped.Addr().String()); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		go acceptEach(wrapped.Accept, answerOne)
+		time.Sleep(2 * time.Millisecond)
+		var tr reuseport.Transport
+		l, err := tr.WrapListener(wrapped.(*net.TCPListener))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Millisecond)
+		close(stop)
+		all.Wait()
+		l.Close()
+	}
+}
+
+// answerOne sends a byte to each connection and closes it.
+func answerOne(c net.Conn) {
+	c.Write([]byte("x")) // fails if the client is gone
+	c.Close()
+}
+
+// askOnce connects, and reads a byte and EOF.
+func askOnce(address string) error {
+	c, err := net.DialTimeout("tcp4", address, patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	got, err := io.ReadAll(c)
+	if len(got) != 1 && err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
 // TestWrapInherited wraps a listener whose descriptor a parent process opened, as with socket
 // activation: dials leave from its port, and what it accepts lingers zero.
 func TestWrapInherited(t *testing.T) {

@@ -127,6 +127,20 @@ func GiveToFirst(fd uintptr) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog))
 }
 
+// DropAll makes the kernel drop each segment that a socket is to receive (SO_ATTACH_FILTER). A
+// peer repeats what was dropped.
+func DropAll(fd uintptr) error {
+	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0} // of each segment 0 bytes pass
+	prog := unix.SockFprog{Len: 1, Filter: &drop}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog))
+}
+
+// SharesPort reports whether SO_REUSEPORT is set.
+func SharesPort(fd uintptr) (bool, error) {
+	on, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	return on != 0, os.NewSyscallError("getsockopt", err)
+}
+
 // BindOnce makes bind on a port of ours cost the same however many connections live on
 // it. If the first owner of a port bound without SO_REUSEPORT, the kernel remembers for
 // the port one address that is free of conflicts, and walks all owners for any other: two

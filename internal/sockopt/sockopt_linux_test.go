@@ -176,6 +176,32 @@ func wantTraffic(t *testing.T, what string, c end, want sockopt.Traffic) {
 	})
 }
 
+// TestDropAll: nothing arrives any more.
+func TestDropAll(t *testing.T) {
+	c, peer := pair(t)
+	if err := sockopt.DropAll(c.fd); err != nil {
+		t.Fatal(err)
+	}
+	write(t, peer.fd, "lost")
+	time.Sleep(20 * time.Millisecond)
+	if unread, err := sockopt.HasUnread(c.fd); unread || err != nil {
+		t.Errorf("something arrived: %v, %v", unread, err)
+	}
+}
+
+// TestSharesPort reads back what SetReusePort sets.
+func TestSharesPort(t *testing.T) {
+	c, _ := pair(t)
+	for _, want := range []bool{true, false} {
+		if err := sockopt.SetReusePort(c.fd, want); err != nil {
+			t.Fatal(err)
+		}
+		if on, err := sockopt.SharesPort(c.fd); on != want || err != nil {
+			t.Errorf("%v, %v, want %v", on, err, want)
+		}
+	}
+}
+
 // TestOwner: a socket belongs to the user that made it, and to whom fchown gave it.
 func TestOwner(t *testing.T) {
 	c, _ := pair(t)
@@ -298,7 +324,12 @@ func TestClosedDescriptorLinux(t *testing.T) {
 			return err
 		},
 		"FINSent": func() error { _, err := sockopt.FINSent(fd); return err },
-		"Owner":   func() error { _, err := sockopt.Owner(fd); return err },
+		"DropAll": func() error { return sockopt.DropAll(fd) },
+		"SharesPort": func() error {
+			_, err := sockopt.SharesPort(fd)
+			return err
+		},
+		"Owner": func() error { _, err := sockopt.Owner(fd); return err },
 	} {
 		wantEBADF(t, name, call())
 	}

@@ -20,6 +20,8 @@ func TestStubs(t *testing.T) {
 		"Unacked":         func() error { _, err := sockopt.Unacked(0); return err },
 		"HasUnread":       func() error { _, err := sockopt.HasUnread(0); return err },
 		"DescriptorLimit": func() error { _, err := sockopt.DescriptorLimit(); return err },
+		"DropAll":         func() error { return sockopt.DropAll(0) },
+		"SharesPort":      func() error { _, err := sockopt.SharesPort(0); return err },
 		"Owner":           func() error { _, err := sockopt.Owner(0); return err },
 		"FINSent":         func() error { _, err := sockopt.FINSent(0); return err },
 		"Discard":         func() error { _, err := sockopt.Discard(0, nil); return err },

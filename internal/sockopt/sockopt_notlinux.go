@@ -35,5 +35,11 @@ func FINSent(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
 // GiveToFirst fails: these systems have no such program that needs no privilege.
 func GiveToFirst(fd uintptr) error { return errors.ErrUnsupported }
 
+// DropAll fails: it is of use only together with GiveToFirst.
+func DropAll(fd uintptr) error { return errors.ErrUnsupported }
+
+// SharesPort fails: it is of use only together with GiveToFirst.
+func SharesPort(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
+
 // BindOnce fails: only Linux's bind remembers an address.
 func BindOnce(port uint16) error { return errors.ErrUnsupported }
