@@ -50,7 +50,7 @@ func (n Net) listen(ctx context.Context, network, address string) (manet.Listene
 	case dual:
 		return n.t.ListenPort(at.addr.Port())
 	}
-	return n.t.open(listenAddr{AddrPort: at.addr})
+	return n.t.open(listenAddr{AddrPort: netip.AddrPortFrom(zoned(at.addr.Addr()), at.addr.Port())})
 }
 
 // NetListener returns l as a net.Listener. Both are the same handle: closing one closes the other.

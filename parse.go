@@ -183,16 +183,19 @@ func (to target) resolve(ctx context.Context, resolver *net.Resolver) ([]netip.A
 // name. Beyond link-local addresses a zone has no meaning (RFC 4007, section 4) and is
 // dropped.
 func dialable(raddr netip.AddrPort) netip.AddrPort {
-	addr := raddr.Addr()
-	switch {
-	case addr.WithZone("").IsUnspecified():
+	addr := zoned(raddr.Addr())
+	if addr.IsUnspecified() {
 		addr = netaddr.Loopback(addr)
-	case addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast():
-		addr = addr.WithZone(zoneName(addr.Zone()))
-	default:
-		addr = addr.WithZone("")
 	}
 	return netip.AddrPortFrom(addr, raddr.Port())
+}
+
+// zoned returns addr with its zone as the system shows it.
+func zoned(addr netip.Addr) netip.Addr {
+	if addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast() {
+		return addr.WithZone(zoneName(addr.Zone()))
+	}
+	return addr.WithZone("")
 }
 
 // zoneName returns the name of the interface whose index zone is. It returns zone itself

@@ -4,6 +4,7 @@ package reuseport_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -181,5 +182,23 @@ func TestDeadHandle(t *testing.T) {
 	accept(t, alive)
 	if c := dial(t, &tr, peer(t, "127.0.0.1:0")); !c.Reused() {
 		t.Errorf("not reused: %v", c.Cause())
+	}
+}
+
+// TestListenAgainByZone: a zone that means nothing does not hide the handle that there is.
+func TestListenAgainByZone(t *testing.T) {
+	linuxOnly(t)
+	var tr reuseport.Transport
+	l := listen(t, &tr, "/ip6/::1/tcp/0")
+	for _, zone := range []string{"lo", "1"} {
+		again, err := tr.Listen(parse(t, fmt.Sprintf("/ip6zone/%s/ip6/::1/tcp/%d", zone, portOf(l.Addr()))))
+		if err != nil {
+			t.Errorf("zone %s: %v", zone, err)
+			continue
+		}
+		again.Close()
+	}
+	if n := tr.Stats().Listeners; n != 1 {
+		t.Errorf("%d listeners, want 1", n)
 	}
 }
