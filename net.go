@@ -12,7 +12,7 @@ import (
 
 // Net is a Transport by the names of package net: its methods have the signatures of
 // net.Dialer's and of net.Listen, which packages such as golang.org/x/net/proxy expect. It is a
-// view: what it opens belongs to the Transport.
+// view: what it opens belongs to the Transport. The zero value has none and is of no use.
 type Net struct{ t *Transport }
 
 // Net returns t by the names of package net.

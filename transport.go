@@ -49,7 +49,8 @@ type Transport struct {
 	// and the like. It is also called on the socket that asks the kernel for a source
 	// address and sends nothing. That socket's network is "tcp4" or "tcp6" on Linux; it
 	// is "udp4" or "udp6" elsewhere, for addresses with a zone, and where Linux has no
-	// TCP Fast Open. An error of Control fails the dial or the listen.
+	// TCP Fast Open. An error of Control fails the dial or the listen. A second handle of a
+	// listener is no new socket, and Control does not see it.
 	//
 	// Control may be called from several goroutines at once. It must not call Listen,
 	// ListenPort, WrapListener, Punch or Shutdown of the same Transport, nor close its
@@ -158,8 +159,8 @@ func (e *UndeliveredError) Unwrap() error { return e.err }
 
 // Shutdown closes every listener of t, ends the punches under way and waits until the
 // peers have acknowledged everything that was written to closed connections (see
-// Conn.Close). Later Listen and Dial calls fail with net.ErrClosed. Connections stay
-// open and belong to their users.
+// Conn.Close). Later Listen and Dial calls fail with net.ErrClosed. Dials under way go on:
+// end their contexts to end them. Connections stay open and belong to their users.
 //
 // The error joins what closing the listeners returned and an *UndeliveredError, if a
 // close was left to the system with data unacknowledged while Shutdown waited, or ctx

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -107,6 +109,46 @@ func TestShutdownHears(t *testing.T) {
 	case err := <-failed:
 		t.Error("a peer that spoke each 100 ms was reset: ", err)
 	default:
+	}
+}
+
+// TestShutdownLeavesDials: a dial under way when Shutdown is called connects, from the port of the
+// listener that is gone.
+func TestShutdownLeavesDials(t *testing.T) {
+	raddr := peer(t, "127.0.0.1:0")
+	dialing, shut := make(chan struct{}), make(chan struct{})
+	tr := reuseport.Transport{ControlContext: func(context.Context, string, string, syscall.RawConn) error { // of dials alone
+		close(dialing)
+		<-shut
+		return nil
+	}}
+	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	go func() {
+		<-dialing
+		if err := tr.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		close(shut)
+	}()
+	c, err := tr.Dial(raddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.LocalAddr().String() != l.Addr().String() {
+		t.Errorf("from %v, want %v", c.LocalAddr(), l.Addr())
+	}
+	abort(t, c.(*reuseport.Conn))
+}
+
+// TestControlSeesSockets: Control sees one socket for the first handle of a listener and none for the
+// second.
+func TestControlSeesSockets(t *testing.T) {
+	var sockets atomic.Int32
+	tr := reuseport.Transport{Control: attempts(&sockets)}
+	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	listen(t, &tr, l.Multiaddr().String())
+	if n := sockets.Load(); n != 1 {
+		t.Errorf("Control was called %d times, want once", n)
 	}
 }
 
