@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"time"
 
 	manet "github.com/multiformats/go-multiaddr/net"
 )
@@ -26,6 +27,17 @@ func (n Net) Dial(network, address string) (net.Conn, error) {
 // DialContext is Transport.DialNetContext.
 func (n Net) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return n.t.DialNetContext(ctx, network, address)
+}
+
+// DialTimeout is Dial that gives up after timeout, as net.DialTimeout does. Zero and negative are
+// no bound. The error matches context.DeadlineExceeded.
+func (n Net) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	if timeout <= 0 {
+		return n.Dial(network, address)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return n.DialContext(ctx, network, address)
 }
 
 // Listen listens on an address as net.Listen takes it, with the networks "tcp", "tcp4" and

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	manet "github.com/multiformats/go-multiaddr/net"
+
 	"github.com/reusetransport/reuseport"
 )
 
@@ -33,6 +35,25 @@ var (
 	} = (*reuseport.NetListener)(nil)
 	_ func(context.Context, string, string) (net.Conn, error) = new(reuseport.Transport).DialNetContext
 )
+
+// TestNetDialTimeout: a dial ends at its timeout, and zero is none.
+func TestNetDialTimeout(t *testing.T) {
+	linuxOnly(t)
+	var tr reuseport.Transport
+	silent, err := manet.ToNetAddr(silentListener(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = tr.Net().DialTimeout("tcp", silent.String(), 50*time.Millisecond)
+	wantErr(t, err, context.DeadlineExceeded)
+	for _, timeout := range []time.Duration{0, patience} {
+		c, err := tr.Net().DialTimeout("tcp", dialedListener(t).Addr().String(), timeout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		abort(t, c.(*reuseport.Conn))
+	}
+}
 
 // TestNetListen: Listen listens where package net's does, and dials leave from there.
 func TestNetListen(t *testing.T) {
