@@ -23,11 +23,10 @@ func interfaces(ipv4 bool) (map[netip.Addr]string, error) {
 // ifreq is struct ifreq of <linux/if.h> with an IPv4 address in it: 40 bytes, or 32 on a 32-bit
 // system.
 type ifreq struct {
-	name   [unix.IFNAMSIZ]byte
-	family uint16
-	port   uint16
-	addr   [4]byte
-	rest   [2 * unsafe.Sizeof(uintptr(0))]byte
+	name [unix.IFNAMSIZ]byte
+	_    [4]byte // family and port
+	addr [4]byte
+	_    [2 * unsafe.Sizeof(uintptr(0))]byte
 }
 
 // ifconf is struct ifconf.
