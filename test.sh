@@ -42,7 +42,7 @@ plan_ci() {
   plan_all
   local m
   for m in core "${modules[@]}" tools; do parts+=("staticcheck $m" "tidy $m"); done
-  parts+=("multipath" "vulnerabilities" "systems" "fuzz")
+  parts+=("vulnerabilities" "systems" "fuzz")
 }
 
 # What ci needs beside Go, each a command and its package in Debian. All but the first two
@@ -96,15 +96,6 @@ part_staticcheck() { # MODULE
 
 part_tidy() { # MODULE
   in_module "$1" go mod tidy -diff
-}
-
-# By these settings package net's peers use Multipath TCP when they dial, and when they listen too.
-part_multipath() {
-  local setting bad=0
-  for setting in 1 3; do
-    GODEBUG=multipathtcp=$setting go test -short -timeout 10m . || { echo "^ with multipathtcp=$setting" && bad=1; }
-  done
-  return $bad
 }
 
 # Without the database on the network nothing can be said, which is no failure.
