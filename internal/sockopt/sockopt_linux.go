@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 
 	reuse "github.com/libp2p/go-reuseport"
 	"golang.org/x/sys/unix"
@@ -62,8 +63,8 @@ func HasUnread(fd uintptr) (bool, error) {
 // TrafficOf returns what a connection has carried (TCP_INFO, Linux 4.6). The peer's FIN counts
 // as received.
 func TrafficOf(fd uintptr) (Traffic, error) {
-	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
+	var info unix.TCPInfo
+	if err := tcpInfo(fd, &info); err != nil {
 		return Traffic{}, os.NewSyscallError("getsockopt", err)
 	}
 	const withTimestamps = 1 // TCPI_OPT_TIMESTAMPS of <linux/tcp.h>
@@ -77,6 +78,26 @@ func TrafficOf(fd uintptr) (Traffic, error) {
 		SinceACK:  time.Duration(info.Last_ack_recv) * time.Millisecond,
 		PeerEnded: peerEnded(info.State),
 	}, nil
+}
+
+// tcpInfo is unix.GetsockoptTCPInfo without its 248 bytes of heap, which a server would spend on
+// each connection that it closes. The system call of its own is as old as Linux 4.3 on 386 and
+// s390x.
+func tcpInfo(fd uintptr, info *unix.TCPInfo) error {
+	size := uint32(unix.SizeofTCPInfo)
+	_, _, err := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(info)), uintptr(unsafe.Pointer(&size)), 0)
+	switch err {
+	case 0:
+		return nil
+	case unix.ENOSYS:
+		old, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil {
+			*info = *old
+		}
+		return err
+	}
+	return err
 }
 
 // peerEnded reports whether a connection is in a state that the peer's FIN or reset leads to

@@ -347,6 +347,7 @@ func TestNoAllocs(t *testing.T) {
 		"SetKeepAlive":   func() error { return sockopt.SetKeepAlive(c.fd) },
 		"SetLinger":      func() error { return sockopt.SetLinger(c.fd, false) },
 		"Unacked":        func() error { _, err := sockopt.Unacked(c.fd); return err },
+		"TrafficOf":      func() error { _, err := sockopt.TrafficOf(c.fd); return err },
 		"HasUnread":      func() error { _, err := sockopt.HasUnread(c.fd); return err },
 		"FINSent":        func() error { _, err := sockopt.FINSent(c.fd); return err },
 		"Dup and Close": func() error {
