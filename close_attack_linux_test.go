@@ -136,8 +136,9 @@ func (a *answerer) state() string {
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
 		return err.Error()
 	}
-	served := int(a.served.Load())
-	return fmt.Sprint(served, descriptors()-a.base-served, runtime.NumGoroutine(), u.Utime.Nano()+u.Stime.Nano())
+	before, goroutines := a.served.Load(), runtime.NumGoroutine()
+	served := int(max(before, a.served.Load())) // connections come and go meanwhile
+	return fmt.Sprint(served, descriptors()-a.base-served, goroutines, u.Utime.Nano()+u.Stime.Nano())
 }
 
 // A server is a childAnswer.

@@ -161,6 +161,7 @@ func TestShutdownClosesSourceSockets(t *testing.T) {
 	var tr reuseport.Transport
 	listen(t, &tr, "/ip4/0.0.0.0/tcp/0")
 	c := dialOnce(t, &tr, raddr)
+	await(t, "the peer has accepted", func() bool { return descriptors() == before+3 }) // a listener and two ends
 	held := descriptors()
 	_, err := tr.DialContext(required(t), raddr) // asks whether the 4-tuple or the source is missing
 	wantErr(t, err, reuseport.ErrTupleInUse)
