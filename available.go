@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/reusetransport/reuseport/internal/errno"
 	"github.com/reusetransport/reuseport/internal/netaddr"
 )
 
@@ -20,9 +19,10 @@ var probe struct {
 
 // Available reports whether this system can dial from a listening port. The first call
 // tries it: it listens twice on loopback and dials from one to the other. The result is
-// kept, unless the process was out of descriptors or memory or the try took more than 1
-// s, since neither tells anything about the system. Where it is false, Listen and Dial
-// work without reuse.
+// kept if the dial connected, or if the system has no such option. A try that fails in any
+// other way tells nothing about the system: no descriptor is free, loopback is down, the dial
+// takes more than 1 s. Then Available is false, and the next call tries again. Where it is
+// false, Listen and Dial work without reuse.
 func Available() bool {
 	probe.mu.Lock()
 	defer probe.mu.Unlock()
@@ -30,16 +30,12 @@ func Available() bool {
 		return probe.ok
 	}
 	err := probeLoopback(netaddr.Loopback(netip.IPv4Unspecified()))
-	if err != nil && !saysNothing(err) {
+	if err != nil && !errors.Is(err, ErrNoReuse) {
 		err = probeLoopback(netip.IPv6Loopback()) // a host without IPv4
 	}
-	probe.known, probe.ok = !saysNothing(err), err == nil
+	probe.ok = err == nil
+	probe.known = err == nil || errors.Is(err, ErrNoReuse) || errors.Is(err, errors.ErrUnsupported)
 	return probe.ok
-}
-
-// saysNothing reports whether err may be temporary, and so tells nothing about the system.
-func saysNothing(err error) bool {
-	return errno.IsOutOfResources(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // probeLoopback dials from one listener on addr to another.

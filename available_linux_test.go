@@ -3,6 +3,8 @@ package reuseport_test
 import (
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/reusetransport/reuseport"
@@ -42,5 +44,26 @@ func childProbe([]string) error {
 		return err
 	}
 	fmt.Printf("without descriptors %t, with %t and %d left open, without %t\n", first, second, left, reuseport.Available())
+	return nil
+}
+
+// TestAvailableWithoutLoopback: a try on a host whose loopback is down tells nothing about the
+// system. Once it is up Available is true.
+func TestAvailableWithoutLoopback(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.SysProcAttr = ownNetwork()
+	c := startCommand(t, "bare", cmd)
+	if got, want := c.receive(t), "loopback down false, up true"; got != want {
+		t.Errorf("the child says %q, want %q", got, want)
+	}
+}
+
+// childBare calls Available before and after loopback comes up.
+func childBare([]string) error {
+	first := reuseport.Available()
+	if err := setLoopback([]byte{127, 0, 0, 1}); err != nil {
+		return err
+	}
+	fmt.Printf("loopback down %t, up %t\n", first, reuseport.Available())
 	return nil
 }

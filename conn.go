@@ -73,6 +73,24 @@ func (c *Conn) Cause() Cause { return c.cause }
 // has Dialed. A simultaneous open is Dialed on both sides.
 func (c *Conn) Direction() Direction { return c.direction }
 
+// ReadFrom copies r to c, in the kernel where package net can. A *Conn as r, or as the source of
+// an *io.LimitedReader, is as good as its *net.TCPConn: io.CopyN between two of them splices
+// (Linux).
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	switch from := r.(type) {
+	case *Conn:
+		return c.TCPConn.ReadFrom(from.TCPConn)
+	case *io.LimitedReader:
+		if conn, ok := from.R.(*Conn); ok {
+			bare := io.LimitedReader{R: conn.TCPConn, N: from.N}
+			n, err := c.TCPConn.ReadFrom(&bare)
+			from.N = bare.N
+			return n, err
+		}
+	}
+	return c.TCPConn.ReadFrom(r)
+}
+
 // Direction is how a connection came about.
 type Direction uint8
 

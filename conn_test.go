@@ -5,7 +5,10 @@ package reuseport_test
 import (
 	"context"
 	"errors"
+	"io"
+	"math"
 	"net"
+	"runtime"
 	"testing"
 
 	ma "github.com/multiformats/go-multiaddr"
@@ -56,5 +59,53 @@ func TestConnDescribesItself(t *testing.T) {
 	}
 	if p.accepted.Reused() || p.accepted.Cause() != reuseport.NoCause {
 		t.Errorf("accepted, and reused %t: %v", p.accepted.Reused(), p.accepted.Cause())
+	}
+}
+
+// TestCopiesBetweenConns: ReadFrom and io.CopyN from a *Conn copy no byte through the process, as
+// package net does between two *net.TCPConn. A copy in the process would allocate a buffer.
+func TestCopiesBetweenConns(t *testing.T) {
+	linuxOnly(t)
+	const n = 32 << 10
+	var tr reuseport.Transport
+	l := listen(t, &tr, "/ip4/127.0.0.1/tcp/0")
+	pair := func() (*reuseport.Conn, net.Conn) { // package net's end allocates nothing later
+		theirs := dialPlain(t, l.Addr().String())
+		return accept(t, l), theirs
+	}
+	for name, copyAll := range map[string]func(dst, src *reuseport.Conn) (int64, error){
+		"CopyN":    func(dst, src *reuseport.Conn) (int64, error) { return io.CopyN(dst, src, n) },
+		"Copy":     func(dst, src *reuseport.Conn) (int64, error) { return io.Copy(dst, src) },
+		"ReadFrom": func(dst, src *reuseport.Conn) (int64, error) { return dst.ReadFrom(src) },
+		"LimitedReader": func(dst, src *reuseport.Conn) (int64, error) {
+			left := io.LimitedReader{R: src, N: n + 1}
+			moved, err := dst.ReadFrom(&left)
+			if left.N != 1 {
+				t.Errorf("%d bytes left of the limit, want 1", left.N)
+			}
+			return moved, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			least := uint64(math.MaxUint64) // of some tries, since other goroutines allocate too
+			for range 5 {
+				in, source := pair()
+				out, sink := pair()
+				<-writeThenClose(t, source, pattern(n))
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				moved, err := copyAll(out, in)
+				runtime.ReadMemStats(&after)
+				if moved != n || err != nil {
+					t.Fatalf("%d bytes, %v", moved, err)
+				}
+				out.Close()
+				wantDataThenEOF(t, sink, pattern(n))
+				least = min(least, after.TotalAlloc-before.TotalAlloc)
+			}
+			if least > n/2 {
+				t.Errorf("%d bytes allocated to copy %d", least, n)
+			}
+		})
 	}
 }

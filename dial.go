@@ -99,7 +99,7 @@ func (t *Transport) dialTarget(ctx context.Context, to target) (*Conn, error) {
 	if to.isOne() {
 		return t.dialAs(ctx, to.addr, use)
 	}
-	now := t.registry.load()
+	now := t.listening()
 	if now.shut {
 		return nil, nameError("tcp", errShutdown)
 	}
@@ -179,7 +179,7 @@ const maxTupleWait = 32 * time.Millisecond
 // conflicts, while binding the exact address works (TestStrangerOnSamePort in lab). After
 // such a conflict dial asks for the source and chooses the local addresses once more.
 func (t *Transport) dial(ctx context.Context, raddr netip.AddrPort, use PortUse) (*Conn, error) {
-	now := t.registry.load()
+	now := t.listening()
 	a := attempt{t: t, raddr: dialable(raddr), listeners: now.addrs, use: use, pick: rand.Uint32()}
 	if now.shut {
 		return nil, a.dialError(errShutdown)

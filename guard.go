@@ -49,15 +49,33 @@ func guardListening(tcp *net.TCPListener) error {
 
 // guardWrapped is guard for a listener that somebody else bound without SO_REUSEPORT and that has the
 // option now. Such a listener has no reuseport group, and cannot make one. A second socket that
-// listens there for a moment makes the group, with the older listener as its first, and attaches
-// the program. Meanwhile it drops the SYNs that it gets, which their peers repeat; without that it
-// would reset those connections (TestWrapUnderLoad). A listener that is bound to an interface gets
-// no guard.
-func guardWrapped(laddr listenAddr) error {
-	dropAll := func(_, _ string, c syscall.RawConn) error { return withFD(c, sockopt.DropAll) }
-	joiner, err := listen(laddr, controlFunc(sockopt.SetReuse).then(dropAll))
+// listens there for a moment, on the same network interface, makes the group, with the older
+// listener as its first, and attaches the program. Meanwhile it drops the SYNs that it gets, which
+// their peers repeat; without that it would reset those connections (TestWrapUnderLoad).
+func guardWrapped(laddr listenAddr, raw syscall.RawConn) error {
+	var index int
+	err := withFD(raw, func(fd uintptr) (err error) {
+		index, err = sockopt.BoundInterface(fd)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	prepare := func(_, _ string, c syscall.RawConn) error {
+		return withFD(c, func(fd uintptr) error { return prepareJoiner(fd, index) })
+	}
+	joiner, err := listen(laddr, controlFunc(sockopt.SetReuse).then(prepare))
 	if err != nil {
 		return err
 	}
 	return errors.Join(guardListening(joiner), joiner.Close())
+}
+
+// prepareJoiner makes a socket drop what it gets, and binds it to an interface unless index is 0.
+func prepareJoiner(fd uintptr, index int) error {
+	err := sockopt.DropAll(fd)
+	if err == nil && index != 0 {
+		err = sockopt.BindToInterface(fd, index)
+	}
+	return err
 }

@@ -305,7 +305,8 @@ func (t *Transport) enter(tcp *net.TCPListener, sock *socket) *Listener {
 // tcp belongs to t from now on: closing the returned listener closes tcp. Other
 // descriptors of the same socket, in this process or another, stay open. On error tcp is
 // untouched and stays the caller's: it is nil (EINVAL) or closed (net.ErrClosed), or t
-// is shut down (net.ErrClosed).
+// is shut down (net.ErrClosed). Wrapping it again is an error (EINVAL), which leaves the first
+// wrap as it is. If tcp is closed by itself, the dials that begin later leave it alone.
 func (t *Transport) WrapListener(tcp *net.TCPListener) (manet.Listener, error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
@@ -319,21 +320,33 @@ func (t *Transport) WrapListener(tcp *net.TCPListener) (manet.Listener, error) {
 	if err := raw.Control(func(uintptr) {}); err != nil {
 		return nil, err // closed
 	}
+	if t.registry.has(tcp) {
+		return nil, opError("wrap", "tcp", netaddr.From(tcp.Addr()), netip.AddrPort{}, syscall.EINVAL)
+	}
 	sock := newSocket(tcp, raw)
-	var shared bool // as it came
-	shareErr := withFD(raw, func(fd uintptr) (err error) {
-		shared, err = sockopt.SharesPort(fd)
-		return err
-	})
+	exclusive := isExclusive(raw) // as it came
 	if sock.reusable = t.makeReusable(sock.laddr, raw); sock.reusable {
-		if !shared && shareErr == nil {
-			t.warnUnguarded(sock.laddr.String(), guardWrapped(sock.laddr))
+		if exclusive {
+			t.warnUnguarded(sock.laddr.String(), guardWrapped(sock.laddr, raw))
 		}
 		t.flatten(sock.laddr)
 	}
-	l := t.enter(tcp, sock)
+	l := newListener(t, tcp, sock)
+	l.wrapped = raw
+	t.registry.add(&l.handle)
 	if os.Geteuid() != 0 { // root may be about to become the owner
 		t.checkOwner(&l.handle)
 	}
 	return l, nil
+}
+
+// isExclusive reports whether a listening socket does not share its port. It reports false
+// where the system does not tell.
+func isExclusive(raw syscall.RawConn) (exclusive bool) {
+	err := withFD(raw, func(fd uintptr) error {
+		shared, err := sockopt.SharesPort(fd)
+		exclusive = !shared
+		return err
+	})
+	return err == nil && exclusive
 }

@@ -19,6 +19,7 @@ import (
 	goreuseport "github.com/libp2p/go-reuseport"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+	"golang.org/x/sys/unix"
 
 	"github.com/reusetransport/reuseport"
 )
@@ -186,15 +187,17 @@ func greetAll(l manet.Listener, served *atomic.Int32) {
 func TestWrapStaysExclusive(t *testing.T) {
 	for _, row := range []struct {
 		address, target string
-		multipath, made bool // with SO_REUSEPORT
+		multipath       bool
+		control         func(string, string, syscall.RawConn) error
+		shared          bool
 	}{
-		{"127.0.0.1:0", "127.0.0.1", false, false}, {"127.0.0.1:0", "127.0.0.1", true, false},
-		{":0", "127.0.0.1", false, false}, {":0", "::1", true, false}, {"127.0.0.1:0", "127.0.0.1", false, true},
+		{"127.0.0.1:0", "127.0.0.1", false, nil, false}, {"127.0.0.1:0", "127.0.0.1", true, nil, false},
+		{":0", "127.0.0.1", false, nil, false}, {":0", "::1", true, nil, false},
+		{"127.0.0.1:0", "127.0.0.1", false, bindToLoopback, false}, {":0", "::1", false, bindToLoopback, false},
+		{"127.0.0.1:0", "127.0.0.1", false, goreuseport.Control, true},
 	} {
-		var lc net.ListenConfig
-		if lc.SetMultipathTCP(row.multipath); row.made {
-			lc.Control = goreuseport.Control
-		}
+		lc := net.ListenConfig{Control: row.control}
+		lc.SetMultipathTCP(row.multipath)
 		wrapped, err := lc.Listen(t.Context(), "tcp", row.address)
 		if err != nil {
 			t.Fatal(err)
@@ -206,7 +209,13 @@ func TestWrapStaysExclusive(t *testing.T) {
 		}
 		var ours, theirs atomic.Int32
 		go countAccepts(l, &ours)
-		joiner, err := goreuseport.Listen("tcp", l.Addr().String())
+		join := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) (err error) {
+			if row.control != nil {
+				err = row.control(network, address, c)
+			}
+			return errors.Join(err, goreuseport.Control(network, address, c))
+		}}
+		joiner, err := join.Listen(t.Context(), "tcp", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -215,17 +224,22 @@ func TestWrapStaysExclusive(t *testing.T) {
 			dialPlain(t, net.JoinHostPort(row.target, strconv.Itoa(portOf(l.Addr()))))
 		}
 		await(t, "all connections are accepted", func() bool { return ours.Load()+theirs.Load() == 400 })
-		if n := theirs.Load(); (n > 0) != row.made {
-			t.Errorf("%+v: the joiner got %d of 400 connections", row, n)
+		if n := theirs.Load(); (n > 0) != row.shared {
+			t.Errorf("%s, %s, shared %t: the joiner got %d of 400 connections", row.address, row.target, row.shared, n)
 		}
 		c := dial(t, &tr, peer(t, "127.0.0.1:0"))
 		if !c.Reused() {
-			t.Errorf("%+v: not reused: %v", row, c.Cause())
+			t.Errorf("%s, %s: not reused: %v", row.address, row.target, c.Cause())
 		}
 		c.Abort()
 		joiner.Close()
 		l.Close()
 	}
+}
+
+// bindToLoopback binds a socket to the loopback interface.
+func bindToLoopback(_, _ string, c syscall.RawConn) error {
+	return withFD(c, func(fd int) error { return unix.BindToDevice(fd, "lo") })
 }
 
 // TestWrapUnderLoad: while a listener is wrapped no connection to it is lost.

@@ -136,22 +136,14 @@ func TestWrapListenerErrors(t *testing.T) {
 	var tr reuseport.Transport
 	_, err := tr.WrapListener(nil)
 	wantErr(t, err, syscall.EINVAL)
-	open := func() *net.TCPListener {
-		l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(localhost, 0)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		return l
-	}
-	l := open()
+	l := openTCP(t)
 	l.Close()
 	_, err = tr.WrapListener(l)
 	wantErr(t, err, net.ErrClosed)
 	if err := tr.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	l = open()
+	l = openTCP(t)
 	_, err = tr.WrapListener(l)
 	wantErr(t, err, net.ErrClosed)
 	if err := l.Close(); err != nil {

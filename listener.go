@@ -127,16 +127,34 @@ func (l *Listener) swallowed(e accept.Event) {
 }
 
 // acceptError returns the error of an Accept that cannot go on. It takes what is dead out of
-// the registry: this handle if its descriptor is gone, or all handles of the socket if
-// shutdown(2) has ended it (EINVAL).
+// the registry.
 func (l *Listener) acceptError(err error) error {
 	if err == net.ErrClosed { // not from AcceptTCP, which returns a *net.OpError
 		return opError("accept", "tcp", netip.AddrPort{}, netaddr.From(l.Addr()), err)
 	}
-	if accept.Classify(err) == accept.Dead && l.t.registry.remove(&l.handle, errors.Is(err, syscall.EINVAL)) {
-		l.t.log().Warn("listener died", "laddr", l.Addr().String(), "err", err)
+	if accept.Classify(err) == accept.Dead {
+		l.t.bury(&l.handle, err)
 	}
 	return err
+}
+
+// bury takes a handle that is dead because of err out of the registry, or all handles of its
+// socket if shutdown(2) has ended it (EINVAL).
+func (t *Transport) bury(h *handle, err error) {
+	if t.registry.remove(h, errors.Is(err, syscall.EINVAL)) {
+		t.log().Warn("listener died", "laddr", h.tcp.Addr().String(), "err", err)
+	}
+}
+
+// listening returns the listeners of t, without wrapped ones that the user has closed behind our
+// back: what they leave is a port where nobody listens.
+func (t *Transport) listening() *snapshot {
+	for _, h := range t.registry.load().wrapped {
+		if h.isDead() {
+			t.bury(h, net.ErrClosed)
+		}
+	}
+	return t.registry.load()
 }
 
 // Close closes this handle; Accept on it returns net.ErrClosed. With the last

@@ -110,7 +110,7 @@ type punch struct {
 
 // newPunch finds the local addresses to punch from.
 func (t *Transport) newPunch(ctx context.Context, raddr netip.AddrPort) (*punch, error) {
-	now := t.registry.load()
+	now := t.listening()
 	if now.shut {
 		return nil, errShutdown
 	}
@@ -177,7 +177,7 @@ func (p *punch) awaitBudget(ctx context.Context) error {
 
 // checkListening returns an error if t no longer listens on the port in use.
 func (p *punch) checkListening() error {
-	now, port := p.t.registry.load(), p.laddrs[0].Port()
+	now, port := p.t.listening(), p.laddrs[0].Port()
 	switch {
 	case now.shut:
 		return p.fail(errShutdown)

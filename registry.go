@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -27,7 +28,12 @@ type handle struct {
 	closed   chan struct{} // closed by the first Close
 	deadline time.Time     // the user's, for Accept; guarded by acceptQueue.mu
 	once     sync.Once
+	wrapped  syscall.RawConn // tcp, which the user may close behind our back; nil if Listen made it
 }
+
+// isDead reports whether a wrapped listener was closed behind our back. It asks package net and
+// not the system.
+func (h *handle) isDead() bool { return h.wrapped.Control(func(uintptr) {}) != nil }
 
 // wake ends the wait of an Accept that waits because of an error.
 func (h *handle) wake() { h.once.Do(func() { close(h.closed) }) }
@@ -47,6 +53,7 @@ func (h *handle) isClosed() bool {
 type snapshot struct {
 	sockets []*socket
 	addrs   []listenAddr // of the reusable sockets, oldest first
+	wrapped []*handle    // of listeners made elsewhere
 	shut    bool
 }
 
@@ -103,6 +110,11 @@ func (r *registry) publish(sockets []*socket, shut bool) {
 		if sock.reusable {
 			s.addrs = append(s.addrs, sock.laddr)
 		}
+		for _, h := range sock.handles {
+			if h.wrapped != nil {
+				s.wrapped = append(s.wrapped, h)
+			}
+		}
 	}
 	r.current.Store(s)
 }
@@ -125,11 +137,20 @@ func (r *registry) drop(h *handle) bool {
 	}
 	h.socket.handles = slices.Delete(h.socket.handles, i, i+1)
 	r.open.Add(-1)
-	if len(h.socket.handles) == 0 {
-		now := r.load()
+	now := r.load()
+	switch {
+	case len(h.socket.handles) == 0:
 		r.publish(now.without(h.socket), now.shut)
+	case h.wrapped != nil:
+		r.publish(now.sockets, now.shut)
 	}
 	return true
+}
+
+// has reports whether tcp is one of our handles. The caller holds mu.
+func (r *registry) has(tcp *net.TCPListener) bool {
+	isIt := func(h *handle) bool { return h.tcp == tcp }
+	return slices.ContainsFunc(r.load().sockets, func(sock *socket) bool { return slices.ContainsFunc(sock.handles, isIt) })
 }
 
 // remove takes out a handle whose descriptor is dead; if all is set, every handle of its

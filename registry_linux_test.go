@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"syscall"
 	"testing"
 
@@ -51,10 +49,7 @@ func TestShapesBeside(t *testing.T) {
 // forgotten. Two more on its address are handles of one new socket.
 func TestListenPastDeadHandle(t *testing.T) {
 	var tr reuseport.Transport
-	nl, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(localhost, 0)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	nl := openTCP(t)
 	wrapped, err := tr.WrapListener(nl)
 	if err != nil {
 		t.Fatal(err)

@@ -5,8 +5,10 @@ package reuseport_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -154,10 +156,7 @@ func dialMany(t *testing.T, tr *reuseport.Transport, raddr ma.Multiaddr, n int) 
 // other one goes on, and so do dials from the port.
 func TestDeadHandle(t *testing.T) {
 	var tr reuseport.Transport
-	nl, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(localhost, 0)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	nl := openTCP(t)
 	dead, err := tr.WrapListener(nl)
 	if err != nil {
 		t.Fatal(err)
@@ -183,6 +182,54 @@ func TestDeadHandle(t *testing.T) {
 	if c := dial(t, &tr, peer(t, "127.0.0.1:0")); !c.Reused() {
 		t.Errorf("not reused: %v", c.Cause())
 	}
+}
+
+// TestWrappedBehindOurBack: once a wrapped listener is closed by itself, no dial leaves from its
+// port and says that it reused one, and Stats does not count it.
+func TestWrappedBehindOurBack(t *testing.T) {
+	var log strings.Builder
+	tr := reuseport.Transport{Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	nl := openTCP(t)
+	if _, err := tr.WrapListener(nl); err != nil {
+		t.Fatal(err)
+	}
+	nl.Close()
+	for range 2 {
+		if c := dial(t, &tr, peer(t, "127.0.0.1:0")); c.Reused() || c.Cause() != reuseport.NoListener {
+			t.Errorf("reused %t, %v", c.Reused(), c.Cause())
+		}
+	}
+	if n := tr.Stats().Listeners; n != 0 {
+		t.Errorf("%d listeners", n)
+	}
+	if n := strings.Count(log.String(), "listener died"); n != 1 {
+		t.Errorf("%d warnings, want 1:\n%s", n, &log)
+	}
+}
+
+// TestWrapTwice: a listener is wrapped once. The second try changes nothing.
+func TestWrapTwice(t *testing.T) {
+	var tr reuseport.Transport
+	nl := openTCP(t)
+	l, err := tr.WrapListener(nl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = tr.WrapListener(nl)
+	wantErr(t, err, syscall.EINVAL)
+	dialPlain(t, l.Addr().String())
+	accept(t, l)
+	if c := dial(t, &tr, peer(t, "127.0.0.1:0")); reuseport.Available() && !c.Reused() {
+		t.Error("not reused: ", c.Cause())
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := tr.Stats().Listeners; n != 0 {
+		t.Errorf("%d listeners", n)
+	}
+	_, err = tr.WrapListener(nl)
+	wantErr(t, err, net.ErrClosed)
 }
 
 // TestListenAgainByZone: a zone that means nothing does not hide the handle that there is.

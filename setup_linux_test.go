@@ -28,6 +28,7 @@ var linuxRoles = map[string]role{
 	"noAddress": childNoAddress,
 	"specific":  childSpecific,
 	"probe":     childProbe,
+	"bare":      childBare,
 	"answer":    childAnswer,
 	"live":      childLive,
 	"drop":      childDrop,

@@ -146,6 +146,17 @@ func dialOnce(t testing.TB, tr *reuseport.Transport, raddr ma.Multiaddr) *reusep
 	return c.(*reuseport.Conn)
 }
 
+// openTCP returns a listener on loopback that package net made.
+func openTCP(t testing.TB) *net.TCPListener {
+	t.Helper()
+	l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(localhost, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
 // dialPlain dials with package net alone, not by Multipath TCP, and closes the connection when
 // the test ends.
 func dialPlain(t testing.TB, address string) net.Conn {

@@ -184,6 +184,7 @@ func (t *Transport) awaitDelivery(ctx context.Context) error {
 
 // Stats returns the counters of t. The result belongs to the caller.
 func (t *Transport) Stats() Stats {
+	t.listening() // those that were closed behind our back do not count
 	s := Stats{
 		DialsReused: t.counters.reused.Load(),
 		DialsFailed: t.counters.failed.Load(),

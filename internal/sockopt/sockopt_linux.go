@@ -162,6 +162,19 @@ func SharesPort(fd uintptr) (bool, error) {
 	return on != 0, os.NewSyscallError("getsockopt", err)
 }
 
+// BoundInterface returns the index of the network interface that a socket is bound to, or 0
+// (SO_BINDTOIFINDEX, Linux 5.0).
+func BoundInterface(fd uintptr) (int, error) {
+	index, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+	return index, os.NewSyscallError("getsockopt", err)
+}
+
+// BindToInterface binds a socket to a network interface (SO_BINDTOIFINDEX). Before Linux 5.7 it
+// takes CAP_NET_RAW.
+func BindToInterface(fd uintptr, index int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index))
+}
+
 // BindOnce makes bind on a port of ours cost the same however many connections live on
 // it. If the first owner of a port bound without SO_REUSEPORT, the kernel remembers for
 // the port one address that is free of conflicts, and walks all owners for any other: two

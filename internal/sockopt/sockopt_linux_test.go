@@ -202,6 +202,21 @@ func TestSharesPort(t *testing.T) {
 	}
 }
 
+// TestBindToInterface reads back what it sets. A socket is bound to no interface at first.
+func TestBindToInterface(t *testing.T) {
+	c, _ := pair(t)
+	if index, err := sockopt.BoundInterface(c.fd); index != 0 || err != nil {
+		t.Errorf("at first bound to %d, %v", index, err)
+	}
+	const loopback = 1 // its index in every network namespace
+	if err := sockopt.BindToInterface(c.fd, loopback); err != nil {
+		t.Fatal(err)
+	}
+	if index, err := sockopt.BoundInterface(c.fd); index != loopback || err != nil {
+		t.Errorf("bound to %d, %v, want %d", index, err, loopback)
+	}
+}
+
 // TestOwner: a socket belongs to the user that made it, and to whom fchown gave it.
 func TestOwner(t *testing.T) {
 	c, _ := pair(t)
@@ -329,7 +344,12 @@ func TestClosedDescriptorLinux(t *testing.T) {
 			_, err := sockopt.SharesPort(fd)
 			return err
 		},
-		"Owner": func() error { _, err := sockopt.Owner(fd); return err },
+		"BoundInterface": func() error {
+			_, err := sockopt.BoundInterface(fd)
+			return err
+		},
+		"BindToInterface": func() error { return sockopt.BindToInterface(fd, 1) },
+		"Owner":           func() error { _, err := sockopt.Owner(fd); return err },
 	} {
 		wantEBADF(t, name, call())
 	}

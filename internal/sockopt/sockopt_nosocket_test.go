@@ -22,6 +22,8 @@ func TestStubs(t *testing.T) {
 		"DescriptorLimit": func() error { _, err := sockopt.DescriptorLimit(); return err },
 		"DropAll":         func() error { return sockopt.DropAll(0) },
 		"SharesPort":      func() error { _, err := sockopt.SharesPort(0); return err },
+		"BoundInterface":  func() error { _, err := sockopt.BoundInterface(0); return err },
+		"BindToInterface": func() error { return sockopt.BindToInterface(0, 1) },
 		"Owner":           func() error { _, err := sockopt.Owner(0); return err },
 		"FINSent":         func() error { _, err := sockopt.FINSent(0); return err },
 		"Discard":         func() error { _, err := sockopt.Discard(0, nil); return err },

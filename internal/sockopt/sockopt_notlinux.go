@@ -41,5 +41,11 @@ func DropAll(fd uintptr) error { return errors.ErrUnsupported }
 // SharesPort fails: it is of use only together with GiveToFirst.
 func SharesPort(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
 
+// BoundInterface fails: it is of use only together with GiveToFirst.
+func BoundInterface(fd uintptr) (int, error) { return 0, errors.ErrUnsupported }
+
+// BindToInterface fails: it is of use only together with GiveToFirst.
+func BindToInterface(fd uintptr, index int) error { return errors.ErrUnsupported }
+
 // BindOnce fails: only Linux's bind remembers an address.
 func BindOnce(port uint16) error { return errors.ErrUnsupported }
