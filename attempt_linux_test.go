@@ -166,11 +166,14 @@ func childSpecific([]string) error {
 	}
 	defer peer.Close() // nobody accepts
 	var both, other, others, wildcard reuseport.Transport
-	for s, tr := range map[string]*reuseport.Transport{
-		"10.0.0.1/tcp/4001": &both, "0.0.0.0/tcp/4002": &both, "10.0.0.2/tcp/4003": &other,
-		"10.0.0.2/tcp/4006": &others, "10.0.0.4/tcp/4007": &others, "0.0.0.0/tcp/4008": &wildcard,
+	for _, on := range []struct {
+		address string
+		tr      *reuseport.Transport
+	}{
+		{"10.0.0.1/tcp/4001", &both}, {"0.0.0.0/tcp/4002", &both}, {"10.0.0.2/tcp/4003", &other},
+		{"10.0.0.2/tcp/4006", &others}, {"10.0.0.4/tcp/4007", &others}, {"0.0.0.0/tcp/4008", &wildcard},
 	} {
-		if _, err := tr.Listen(ma.StringCast("/ip4/" + s)); err != nil {
+		if _, err := on.tr.Listen(ma.StringCast("/ip4/" + on.address)); err != nil {
 			return err
 		}
 	}
