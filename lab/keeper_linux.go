@@ -45,6 +45,7 @@ func (k *keeper) handleChanges(p *Process) {
 	for op, fn := range map[string]func(*node, change) error{
 		"addAddr":   (*node).addAddr,
 		"delAddr":   (*node).delAddr,
+		"deprecate": (*node).deprecate,
 		"addRoute":  (*node).addRoute,
 		"delRoute":  (*node).delRoute,
 		"addRule":   (*node).addRule,

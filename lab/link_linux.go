@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"time"
@@ -83,6 +84,14 @@ func (n *node) setLink(c change) error {
 }
 
 func (n *node) delAddr(c change) error { return n.eachAddr(c, n.nl.AddrDel) }
+
+// deprecate ends the preferred lifetime of addresses and no valid one.
+func (n *node) deprecate(c change) error {
+	return n.eachAddr(c, func(l netlink.Link, addr *netlink.Addr) error {
+		addr.ValidLft = math.MaxInt32 // in seconds: for ever
+		return n.nl.AddrReplace(l, addr)
+	})
+}
 
 func (n *node) addAddr(c change) error {
 	return n.eachAddr(c, func(l netlink.Link, addr *netlink.Addr) error {

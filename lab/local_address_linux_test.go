@@ -190,6 +190,33 @@ func TestListenerOnSecondAddress(t *testing.T) {
 	}
 }
 
+// The listener is on an IPv6 address that is deprecated, as an old but stable one is after
+// renumbering. The kernel would choose the other address of the interface; the dial leaves from the
+// listener.
+func TestListenerOnDeprecatedAddress(t *testing.T) {
+	t.Parallel()
+	n := lab.Start(t, lab.Topology{Hosts: lab.Hosts{
+		"h": {On: lab.On{"east": "fd01::1/64 fd01::5/64"}, Role: "ours"},
+		"e": {On: lab.On{"east": "fd01::2/64"}, Role: "plain"},
+	}})
+	listen(t, n, "e", ":7001")
+	plain, err := dial(t, n, dialTo{Addr: eastV6, Use: reuseport.NewPort})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := plain.Local.Addr().String()
+	if err := n.Deprecate("h", "east", old+"/64"); err != nil {
+		t.Fatal(err)
+	}
+	if plain, err = dial(t, n, dialTo{Addr: eastV6, Use: reuseport.NewPort}); err != nil || plain.Local.Addr().String() == old {
+		t.Fatalf("%+v, %v: the kernel still chooses %s", plain, err, old)
+	}
+	listen(t, n, "h", "/ip6/"+old+"/tcp/4001")
+	for _, use := range []reuseport.PortUse{reuseport.PreferReuse, reuseport.RequireReuse} {
+		wantFrom(t, n, use.String(), dialTo{Addr: eastV6, Use: use}, net.JoinHostPort(old, "4001"))
+	}
+}
+
 // The only listener is on another interface than the route's, as that of a VPN. A dial does not
 // leave from there unless it must: then the host's routing has the word. Here a rule for that
 // source sends it by its own interface, where the far target is to be found too.

@@ -266,6 +266,12 @@ func (n *Network) DelAddr(host, link, addrs string) error {
 	return n.tell("delAddr", change{Host: host, Link: link, Addr: addrs}, nil)
 }
 
+// Deprecate makes IPv6 addresses of a host deprecated (RFC 4862 section 5.5.4): they go on working,
+// and the kernel chooses another one as the source where it can. addrs is as in AddAddr.
+func (n *Network) Deprecate(host, link, addrs string) error {
+	return n.tell("deprecate", change{Host: host, Link: link, Addr: addrs}, nil)
+}
+
 // AddRoute adds a route, or replaces the one to the same prefix in the same table.
 func (n *Network) AddRoute(host string, r Route) error {
 	return n.tell("addRoute", change{Host: host, Route: r}, nil)
