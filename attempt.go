@@ -228,6 +228,7 @@ func (a *attempt) finish(tcp *net.TCPConn) *Conn {
 	case c.reused:
 		_ = c.SetLinger(0) // without it a crash does not free the 4-tuple
 		a.t.flushes.Forget(local, a.raddr)
+		a.t.hold(tcp, local, a.raddr)
 		a.t.recordHandshake(local, netaddr.From(tcp.RemoteAddr()))
 	case a.cause == NoCause:
 		c.cause = NoListener // the kernel chose an address that nobody listens on

@@ -79,6 +79,8 @@ func localFault(err error) Cause {
 		return TupleInUse // EADDRNOTAVAIL on Linux, EADDRINUSE elsewhere
 	case ok && call.Syscall == "connect":
 		return NoCause
+	case errors.Is(err, errTupleHeld):
+		return TupleInUse
 	case errors.Is(err, errSelfConnection):
 		return SelfConnection
 	case errors.Is(err, errPathSilent):

@@ -139,11 +139,42 @@ func isSelfConnected(c *net.TCPConn) bool {
 	return netaddr.From(c.LocalAddr()) == netaddr.From(c.RemoteAddr())
 }
 
+// isHeld reports whether a connection of t has the 4-tuple of a dial. It asks the descriptor that
+// the connection had: whatever has it by now, if it is connected in that way, the 4-tuple is in use.
+func (t *Transport) isHeld(ctx context.Context, laddr, raddr netip.AddrPort) bool {
+	fd, ok := t.held.Find(laddr.Port(), raddr)
+	if !ok {
+		return false
+	}
+	if remote, err := sockopt.Peer(fd); err != nil || remote != raddr {
+		return false
+	}
+	local, err := sockopt.Local(fd)
+	if err != nil {
+		return false
+	}
+	laddr, err = t.withSource(ctx, laddr, raddr)
+	return err == nil && local == laddr
+}
+
+// hold remembers that a connection has its 4-tuple.
+func (t *Transport) hold(tcp *net.TCPConn, local, remote netip.AddrPort) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return
+	}
+	// It fails where the connection is closed already.
+	_ = raw.Control(t.held.At(local.Port(), remote).Note)
+}
+
 // withSource returns laddr, its wildcard replaced by the source address that the kernel would
 // choose towards raddr. The wildcard stays where the kernel knows no source.
 func (t *Transport) withSource(ctx context.Context, laddr, raddr netip.AddrPort) (netip.AddrPort, error) {
-	if !laddr.Addr().IsUnspecified() {
+	switch {
+	case !laddr.Addr().IsUnspecified():
 		return laddr, nil
+	case raddr.Addr().IsLoopback(): // from 127.0.0.1, or ::1, unless somebody rewrote the table "local"
+		return netip.AddrPortFrom(netaddr.Loopback(raddr.Addr()), laddr.Port()), nil
 	}
 	source, err := t.findSource(ctx, raddr)
 	switch {

@@ -63,7 +63,8 @@ func (c cost) within(t *testing.T, what string, allocs, bytes float64) {
 	}
 }
 
-// TestDialAllocs pins what a dial from a listening port and an Abort allocate.
+// TestDialAllocs pins what a dial from a listening port and an Abort allocate. Its peers have been
+// dialed before, which costs 112 bytes for getpeername.
 func TestDialAllocs(t *testing.T) {
 	to := sinkAddrs(t)
 	for _, laddr := range []string{"0.0.0.0", ownIP().String()} {
@@ -75,7 +76,7 @@ func TestDialAllocs(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-		}).within(t, "dial + Abort from "+laddr, 22, 700)
+		}).within(t, "dial + Abort from "+laddr, 22, 850)
 	}
 }
 
@@ -121,6 +122,7 @@ func TestHeapPerLiveConnection(t *testing.T) {
 	to := sinkAddrs(t)
 	var tr reuseport.Transport
 	listen(t, &tr, "/ip4/0.0.0.0/tcp/0")
+	abort(t, dialAll(t, &tr, to[:1])...) // makes what a Transport keeps for all of them
 	before := heapInUse()
 	conns := dialAll(t, &tr, to)
 	each := (heapInUse() - before) / operations

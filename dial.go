@@ -13,6 +13,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/reusetransport/reuseport/internal/eyeballs"
+	"github.com/reusetransport/reuseport/internal/netaddr"
 	"github.com/reusetransport/reuseport/internal/netns"
 )
 
@@ -195,7 +196,7 @@ func (t *Transport) dial(ctx context.Context, raddr netip.AddrPort, use PortUse)
 			return nil, err
 		}
 		for _, laddr := range laddrs {
-			tcp, err := a.connectFrom(ctx, laddr)
+			tcp, err := a.connectUnlessHeld(ctx, laddr)
 			if err == nil {
 				return a.finish(tcp), nil
 			}
@@ -209,6 +210,15 @@ func (t *Transport) dial(ctx context.Context, raddr netip.AddrPort, use PortUse)
 		return nil, a.noReuse()
 	}
 	return a.fromNewPort(ctx)
+}
+
+// connectUnlessHeld is connectFrom, unless a connection of ours has the 4-tuple: then it makes no
+// socket. With RequireReuse the system has the word.
+func (a *attempt) connectUnlessHeld(ctx context.Context, laddr netip.AddrPort) (*net.TCPConn, error) {
+	if a.use != RequireReuse && a.t.isHeld(ctx, laddr, a.raddr) {
+		return nil, opError("dial", netaddr.Network(a.raddr.Addr()), laddr, a.raddr, errTupleHeld)
+	}
+	return a.connectFrom(ctx, laddr)
 }
 
 // connectFrom dials from laddr, by the health of its path where a hedge is allowed. It dials

@@ -48,6 +48,10 @@ var (
 	// errSelfConnection is the fault of a dial that reached its own socket.
 	errSelfConnection = errors.New("reuseport: connected to itself")
 
+	// errTupleHeld is the fault of a local address that was not tried, because a connection of
+	// the same Transport has the 4-tuple.
+	errTupleHeld = fmt.Errorf("%w by a connection of this Transport", ErrTupleInUse)
+
 	// errPathSilent is the fault of a local address that was not tried, because
 	// earlier dials from it were not answered. Its Cause is PathSilent.
 	errPathSilent = errors.New("reuseport: what left this port was not answered lately")

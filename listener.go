@@ -83,7 +83,9 @@ func (t *Transport) accepted(tcp *net.TCPConn) *Conn {
 	if t.KeepAliveConfig.Enable {
 		_ = tcp.SetKeepAliveConfig(t.KeepAliveConfig) // the connection works without, as in package net
 	}
-	t.flushes.Forget(netaddr.From(tcp.LocalAddr()), netaddr.From(tcp.RemoteAddr()))
+	local, remote := netaddr.From(tcp.LocalAddr()), netaddr.From(tcp.RemoteAddr())
+	t.flushes.Forget(local, remote)
+	t.hold(tcp, local, remote)
 	return c
 }
 

@@ -333,11 +333,17 @@ func newClosePair(t testing.TB, flushTimeout time.Duration) *closePair {
 	t.Helper()
 	p := &closePair{}
 	p.dialer.FlushTimeout, p.acceptor.FlushTimeout = flushTimeout, flushTimeout
+	p.open(t)
+	return p
+}
+
+// open listens on both sides and connects once.
+func (p *closePair) open(t testing.TB) {
+	t.Helper()
 	listen(t, &p.dialer, "/ip4/127.0.0.1/tcp/0")
 	p.listener = listen(t, &p.acceptor, "/ip4/127.0.0.1/tcp/0")
 	p.target = p.listener.Multiaddr()
 	p.connect(t)
-	return p
 }
 
 // connect dials and accepts once more.

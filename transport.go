@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/reusetransport/reuseport/internal/flush"
+	"github.com/reusetransport/reuseport/internal/held"
 	"github.com/reusetransport/reuseport/internal/pathhealth"
 	"github.com/reusetransport/reuseport/internal/sourceaddr"
 )
@@ -126,6 +127,7 @@ type Transport struct {
 	flushes  flush.Flusher
 	health   pathhealth.Health
 	punches  punchTable
+	held     held.Table
 	sources  sourceaddr.Asker
 }
 

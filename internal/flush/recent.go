@@ -2,10 +2,11 @@ package flush
 
 import (
 	"context"
-	"encoding/binary"
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"github.com/reusetransport/reuseport/internal/netaddr"
 )
 
 // redialWait is how long a dial waits for a 4-tuple that we closed. It leaves time for a round
@@ -39,19 +40,8 @@ type tuple struct{ laddr, raddr netip.AddrPort }
 // slot returns the place of a close and its tag there. The local address has no part in it, but
 // for the port, so that a dial need not know from which one it would leave.
 func (t *recentTable) slot(port uint16, raddr netip.AddrPort) (slot *atomic.Uint64, tag uint64) {
-	ip := raddr.Addr().As16()
-	h := mix(binary.LittleEndian.Uint64(ip[:8]))
-	h = mix(h ^ binary.LittleEndian.Uint64(ip[8:]))
-	h = mix(h ^ uint64(port)<<16 ^ uint64(raddr.Port()))
+	h := netaddr.Hash(port, raddr)
 	return &t.slots[h>>(64-recentBits)], h << timeBits
-}
-
-// mix is the finalizer of SplitMix64: each bit of x changes about half of the result's.
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }
 
 // Note remembers a close that the system completes.

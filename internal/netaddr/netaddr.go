@@ -3,6 +3,7 @@
 package netaddr
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 )
@@ -48,4 +49,20 @@ func Loopback(addr netip.Addr) netip.Addr {
 func IsGlobal(addr netip.Addr) bool {
 	carrierNAT := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10)
 	return addr.IsGlobalUnicast() && !addr.IsPrivate() && !carrierNAT.Contains(addr)
+}
+
+// Hash returns a hash of a local port and a peer.
+func Hash(port uint16, raddr netip.AddrPort) uint64 {
+	ip := raddr.Addr().As16()
+	h := mix(binary.LittleEndian.Uint64(ip[:8]))
+	h = mix(h ^ binary.LittleEndian.Uint64(ip[8:]))
+	return mix(h ^ uint64(port)<<16 ^ uint64(raddr.Port()))
+}
+
+// mix is the finalizer of SplitMix64: each bit of x changes about half of the result's.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }

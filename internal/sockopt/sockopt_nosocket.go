@@ -2,7 +2,10 @@
 
 package sockopt
 
-import "errors"
+import (
+	"errors"
+	"net/netip"
+)
 
 // SetExclusive does nothing: a plain bind is exclusive here.
 func SetExclusive(fd uintptr) error { return nil }
@@ -12,6 +15,12 @@ func SetLinger(fd uintptr, reset bool) error { return errors.ErrUnsupported }
 
 // V6Only fails.
 func V6Only(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
+
+// Local fails.
+func Local(fd uintptr) (netip.AddrPort, error) { return netip.AddrPort{}, errors.ErrUnsupported }
+
+// Peer fails.
+func Peer(fd uintptr) (netip.AddrPort, error) { return netip.AddrPort{}, errors.ErrUnsupported }
 
 // Discard fails.
 func Discard(fd uintptr, buf []byte) (int, error) { return 0, errors.ErrUnsupported }

@@ -28,6 +28,8 @@ func TestStubs(t *testing.T) {
 		"FINSent":         func() error { _, err := sockopt.FINSent(0); return err },
 		"Discard":         func() error { _, err := sockopt.Discard(0, nil); return err },
 		"ShutdownWrite":   func() error { return sockopt.ShutdownWrite(0) },
+		"Local":           func() error { _, err := sockopt.Local(0); return err },
+		"Peer":            func() error { _, err := sockopt.Peer(0); return err },
 		"Dup":             func() error { _, err := sockopt.Dup(0); return err },
 		"Close":           func() error { return sockopt.Close(0) },
 		"GiveToFirst":     func() error { return sockopt.GiveToFirst(0) },

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/reusetransport/reuseport/internal/errno"
+	"github.com/reusetransport/reuseport/internal/netaddr"
 	"github.com/reusetransport/reuseport/internal/sockopt"
 )
 
@@ -76,6 +77,31 @@ func TestV6Only(t *testing.T) {
 		if got, err := sockopt.V6Only(fd); err != nil || got != (on == 1) {
 			t.Errorf("V6ONLY %d: %v, %v", on, got, err)
 		}
+	}
+}
+
+// TestNames: a socket tells its two addresses, and no peer once the connection is gone.
+func TestNames(t *testing.T) {
+	c, peer := pair(t)
+	local, err := sockopt.Local(c.fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	remote, err := sockopt.Peer(c.fd)
+	if err != nil || local != netaddr.From(peer.RemoteAddr()) || remote != netaddr.From(peer.LocalAddr()) {
+		t.Errorf("%v to %v, %v, want %v to %v", local, remote, err, peer.RemoteAddr(), peer.LocalAddr())
+	}
+	if err := errors.Join(peer.SetLinger(0), peer.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err = sockopt.Peer(c.fd); err != nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if !errors.Is(err, syscall.ENOTCONN) {
+		t.Errorf("after a reset: %v, want ENOTCONN", err)
 	}
 }
 

@@ -4,6 +4,7 @@ package sockopt
 
 import (
 	"io"
+	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,31 @@ func SetLinger(fd uintptr, reset bool) error {
 func V6Only(fd uintptr) (bool, error) {
 	on, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 	return on != 0, os.NewSyscallError("getsockopt", err)
+}
+
+// Local returns the address that a socket is bound to.
+func Local(fd uintptr) (netip.AddrPort, error) {
+	sa, err := unix.Getsockname(int(fd))
+	return addrPort(sa), os.NewSyscallError("getsockname", err)
+}
+
+// Peer returns the address that a socket is connected to. It fails with ENOTCONN once the
+// connection no longer exists.
+func Peer(fd uintptr) (netip.AddrPort, error) {
+	sa, err := unix.Getpeername(int(fd))
+	return addrPort(sa), os.NewSyscallError("getpeername", err)
+}
+
+// addrPort returns the address in sa without its zone, an IPv4-mapped one as IPv4, or the zero
+// value.
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // Discard reads and forgets what the peer has sent. It needs buf, which must not be empty.

@@ -3,6 +3,7 @@ package sockopt
 import (
 	"errors"
 	"io"
+	"net/netip"
 	"os"
 	"syscall"
 	"unsafe"
@@ -33,6 +34,12 @@ func V6Only(fd uintptr) (bool, error) {
 	on, err := windows.GetsockoptInt(windows.Handle(fd), windows.IPPROTO_IPV6, windows.IPV6_V6ONLY)
 	return on != 0, os.NewSyscallError("getsockopt", err)
 }
+
+// Local fails. Without it a dial finds out from the system that its 4-tuple is in use.
+func Local(fd uintptr) (netip.AddrPort, error) { return netip.AddrPort{}, errors.ErrUnsupported }
+
+// Peer fails, see Local.
+func Peer(fd uintptr) (netip.AddrPort, error) { return netip.AddrPort{}, errors.ErrUnsupported }
 
 // FINUnacked is what Unacked counts for a FIN that is not acknowledged: nothing.
 const FINUnacked = 0

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/reusetransport/reuseport/internal/netaddr"
+	"github.com/reusetransport/reuseport/internal/sockopt"
 )
 
 // byTCP asks with a TCP socket whose SYN is put off until the first write
@@ -135,11 +136,11 @@ func (s *socket) ask(raddr netip.AddrPort) (netip.Addr, error) {
 	if err := unix.Connect(s.fd, sa); err != nil && err != unix.EINPROGRESS {
 		return netip.Addr{}, err
 	}
-	source, err := boundAddr(s.fd)
+	source, err := sockopt.Local(uintptr(s.fd))
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	return source, unix.Shutdown(s.fd, unix.SHUT_RDWR)
+	return source.Addr(), unix.Shutdown(s.fd, unix.SHUT_RDWR)
 }
 
 // close closes the socket. A failure loses nothing, since nothing was sent.
@@ -150,19 +151,4 @@ func sockaddr(a netip.AddrPort) (family int, sa unix.Sockaddr) {
 		return unix.AF_INET, &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
 	}
 	return unix.AF_INET6, &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
-}
-
-// boundAddr returns the address that a socket is bound to.
-func boundAddr(fd int) (netip.Addr, error) {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(sa.Addr), nil
-	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(sa.Addr).Unmap(), nil
-	}
-	return netip.Addr{}, errors.ErrUnsupported
 }
