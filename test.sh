@@ -12,7 +12,7 @@
 set -uo pipefail
 cd "$(dirname "$0")"
 
-modules=(lab promstats examples/fit libp2ptcp libp2ptcp/labtest bench)
+modules=(lab promstats examples/fit examples/guide libp2ptcp libp2ptcp/labtest bench)
 
 # The systems that the core is vetted for, beside the one that runs this.
 systems=(linux/386 linux/arm64 linux/s390x android/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
