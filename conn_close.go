@@ -10,8 +10,7 @@ import (
 	"github.com/reusetransport/reuseport/internal/sockopt"
 )
 
-// Close closes the connection as net.TCPConn's Close does, and makes it better in two
-// ways. It discards what the peer has sent and nobody has read, and what the peer still
+// Close closes the connection as net.TCPConn's Close does, but for two things. It discards what the peer has sent and nobody has read, and what the peer still
 // sends, where the system would reset the connection and so cut off what was written.
 // And it frees the 4-tuple for a dial that needs it.
 //
@@ -176,8 +175,8 @@ func (c *Conn) File() (*os.File, error) {
 	return f, err
 }
 
-// LimitPendingCloses bounds how many closed connections of c's Transport keep a descriptor,
-// below the bounds that Transport.FlushTimeout names. Package serve, which has connections
+// LimitPendingCloses bounds how many closed connections of the whole Transport of c keep a
+// descriptor, below the bounds that Transport.FlushTimeout names. Package serve, which has connections
 // and no Transport, calls it with a share of its MaxConns. Zero and less count as one.
 func (c *Conn) LimitPendingCloses(n int) { c.flusher.Limit(n) }
 

@@ -51,7 +51,7 @@ func (e *DialError) Timeout() bool {
 	return false
 }
 
-// Temporary is Timeout. It is there because net.Error has it.
+// Temporary returns Timeout(). net.Error requires it.
 func (e *DialError) Temporary() bool { return e.Timeout() }
 
 // failures returns the error of a dial that failed in all these ways: nil, the only error

@@ -176,8 +176,8 @@ func (l *Listener) Multiaddr() ma.Multiaddr {
 	return m
 }
 
-// SetDeadline makes Accept calls on this handle return os.ErrDeadlineExceeded from at on, as
-// net.TCPListener.SetDeadline does. The zero time is none.
+// SetDeadline makes Accept calls on this handle return os.ErrDeadlineExceeded after the time
+// at, as net.TCPListener.SetDeadline does. A zero at removes the deadline.
 func (l *Listener) SetDeadline(at time.Time) error { return l.handle.setDeadline(at) }
 
 // setDeadline sets a deadline beside acceptNow, which sets one of its own for a moment.

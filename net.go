@@ -13,7 +13,8 @@ import (
 
 // Net is a Transport by the names of package net: its methods have the signatures of
 // net.Dialer's and of net.Listen, which packages such as golang.org/x/net/proxy expect. It is a
-// view: what it opens belongs to the Transport. The zero value has none and is of no use.
+// view: what it opens belongs to the Transport. The zero Net has no Transport, and its methods
+// panic.
 type Net struct{ t *Transport }
 
 // Net returns t by the names of package net.
@@ -29,10 +30,10 @@ func (n Net) DialContext(ctx context.Context, network, address string) (net.Conn
 	return n.t.DialNetContext(ctx, network, address)
 }
 
-// DialTimeout is Dial that gives up after timeout, as net.DialTimeout does. Zero and negative are
-// no bound. The error matches context.DeadlineExceeded.
+// DialTimeout is Dial that gives up after timeout, as net.DialTimeout does. Zero is no bound; with a
+// negative timeout it fails at once. The error matches context.DeadlineExceeded.
 func (n Net) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
-	if timeout <= 0 {
+	if timeout == 0 {
 		return n.Dial(network, address)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)

@@ -36,7 +36,8 @@ var (
 	_ func(context.Context, string, string) (net.Conn, error) = new(reuseport.Transport).DialNetContext
 )
 
-// TestNetDialTimeout: a dial ends at its timeout, and zero is none.
+// TestNetDialTimeout: a dial ends at its timeout, zero is none, and a negative one has
+// ended, as in package net.
 func TestNetDialTimeout(t *testing.T) {
 	linuxOnly(t)
 	var tr reuseport.Transport
@@ -45,6 +46,8 @@ func TestNetDialTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = tr.Net().DialTimeout("tcp", silent.String(), 50*time.Millisecond)
+	wantErr(t, err, context.DeadlineExceeded)
+	_, err = tr.Net().DialTimeout("tcp", silent.String(), -1)
 	wantErr(t, err, context.DeadlineExceeded)
 	for _, timeout := range []time.Duration{0, patience} {
 		c, err := tr.Net().DialTimeout("tcp", dialedListener(t).Addr().String(), timeout)

@@ -69,8 +69,8 @@ type localAddrKey struct{}
 // of its listener on laddr and of no other: for a host that is to be seen from one of its
 // addresses. laddr is the address of the listener, a wildcard for one that listens on all.
 // A specific listener's address is bound as it is, and the kernel routes by it. A dial that
-// cannot use the port goes on as the PortUse in force says; NewPort heeds no listener. If
-// nobody listens on laddr, the dial fails with ErrNoReuse.
+// cannot use the port goes on as the PortUse in force says; NewPort ignores laddr. Under any
+// other policy the dial fails with ErrNoReuse if nobody listens on laddr.
 func WithLocalAddr(ctx context.Context, laddr netip.AddrPort) context.Context {
 	return context.WithValue(ctx, localAddrKey{}, netip.AddrPortFrom(laddr.Addr().Unmap(), laddr.Port()))
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/reusetransport/reuseport/internal/pathhealth"
 )
 
-// Stats is what a Transport has counted since it was made. The counters only grow. They
-// are read one by one, so a sum may be off by a dial in flight.
+// Stats is what a Transport has counted since it was made. All numbers but
+// Listeners and ClosesPending only grow. They are read one by one, so a sum may be off by a dial in flight.
 type Stats struct {
 	DialsReused uint64 // connections that left from a listening port
 	DialsNew    uint64 // connections that left from another port, for any cause
@@ -22,8 +22,8 @@ type Stats struct {
 	// port: policy, no listener that fits, or a listening port that failed.
 	NewByCause map[Cause]uint64
 
-	// DialLatency says how long dials took. A punch is none, although DialsReused counts
-	// one whose own SYN connected.
+	// DialLatency says how long dials took. Punches are not in it, although DialsReused
+	// counts a punch whose own SYN connected.
 	DialLatency DialLatency
 
 	Hedges    uint64 // hedges started, see Transport.HedgeDelay

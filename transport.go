@@ -118,8 +118,8 @@ type Transport struct {
 	// Meanwhile a closed connection keeps a descriptor. At most 4096 connections of a
 	// Transport do so, and at most an eighth of the descriptors that the process may have
 	// (RLIMIT_NOFILE). One more leaves the oldest to the system. So does a Dial, a Listen,
-	// an Accept or a Close that finds no descriptor free. None is kept while less than an
-	// eighth of them is free.
+	// an Accept or a Close that finds no descriptor free. None is kept while fewer than an eighth of
+	// the process's descriptors are free.
 	FlushTimeout time.Duration
 
 	registry registry
@@ -143,7 +143,7 @@ const (
 // context, if that ended the wait.
 type UndeliveredError struct {
 	Conns int   // connections with data that the peer has not acknowledged
-	Bytes int64 // bytes of theirs; where the system does not tell, they are not in it
+	Bytes int64 // their unacknowledged bytes, without those of connections whose count the system does not report
 
 	err error
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/reusetransport/reuseport"
 )
@@ -17,7 +18,7 @@ func tellAddress(l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		_, _ = fmt.Fprint(c, c.RemoteAddr()) // a client that is gone does not care
+		_, _ = fmt.Fprint(c, c.RemoteAddr()) // the client may have left
 		_ = c.Close()
 	}
 }
@@ -30,6 +31,8 @@ func publicAddress(ctx context.Context, t *reuseport.Transport, reflector string
 		return netip.AddrPort{}, err
 	}
 	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) }) // ends the read
+	defer stop()
 	text, err := io.ReadAll(io.LimitReader(c, 64))
 	if err != nil {
 		return netip.AddrPort{}, err

@@ -1,15 +1,20 @@
 package guide
 
 import (
+	"fmt"
 	"net"
 
 	"github.com/reusetransport/reuseport"
 )
 
 // wrap makes t dial from the port of a listener that you made, and returns the listener to accept
-// from. It owns l from then on.
+// from. If it succeeds, t owns l; if not, l is still yours.
 func wrap(t *reuseport.Transport, l net.Listener) (net.Listener, error) {
-	wrapped, err := t.WrapListener(l.(*net.TCPListener))
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("%T is no TCP listener", l)
+	}
+	wrapped, err := t.WrapListener(tcp)
 	if err != nil {
 		return nil, err
 	}

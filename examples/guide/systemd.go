@@ -17,12 +17,9 @@ func wrapActivated(t *reuseport.Transport) ([]net.Listener, error) {
 	}
 	var all []net.Listener
 	for _, l := range given {
-		if _, ok := l.(*net.TCPListener); !ok {
-			continue
-		}
 		wrapped, err := wrap(t, l)
 		if err != nil {
-			return nil, err
+			return nil, err // for a program that then ends: the listeners stay open
 		}
 		all = append(all, wrapped)
 	}
