@@ -295,12 +295,14 @@ func awaitAtMost(t testing.TB, what string, limit int, count func() int) {
 	}
 }
 
-// settled waits until the goroutines of earlier tests are gone: until their number has been
-// the same for 50 ms.
+// settled waits until the goroutines and the descriptors of earlier tests are gone: until their
+// numbers have been the same for 50 ms. The sockets that forgotten Transports ask for sources
+// with are closed by the garbage collector.
 func settled(t testing.TB) {
 	t.Helper()
-	for last := -1; last != runtime.NumGoroutine(); time.Sleep(50 * time.Millisecond) {
-		last = runtime.NumGoroutine()
+	for lastGoroutines, last := -1, -1; lastGoroutines != runtime.NumGoroutine() || last != descriptors(); time.Sleep(50 * time.Millisecond) {
+		lastGoroutines, last = runtime.NumGoroutine(), descriptors()
+		runtime.GC()
 	}
 }
 
