@@ -7,13 +7,13 @@ import (
 	"net/netip"
 )
 
-// interfaces returns the interface of each address.
-func interfaces(bool) (map[netip.Addr]string, error) {
+// interfaces returns the link of each address.
+func interfaces(bool) (map[netip.Addr]link, error) {
 	list, err := net.Interfaces()
 	if err != nil {
 		return nil, err
 	}
-	all := make(map[netip.Addr]string)
+	all := make(map[netip.Addr]link)
 	for _, i := range list {
 		addrs, err := i.Addrs()
 		if err != nil {
@@ -21,7 +21,7 @@ func interfaces(bool) (map[netip.Addr]string, error) {
 		}
 		for _, a := range addrs {
 			if p, err := netip.ParsePrefix(a.String()); err == nil {
-				all[p.Addr().Unmap()] = i.Name
+				all[p.Addr().Unmap()] = link{i.Name, p.Bits()}
 			}
 		}
 	}
