@@ -91,15 +91,21 @@ func (a *attempt) findSource(ctx context.Context) error {
 
 // mayHedge reports whether a hedge may stand behind the dial.
 func (a *attempt) mayHedge() bool {
-	return a.use != RequireReuse && a.t.HedgeDelay >= 0 && netaddr.IsGlobal(a.raddr.Addr())
+	return a.use != RequireReuse && a.t.HedgeDelay >= 0 && !a.raddr.Addr().IsLoopback()
 }
 
 // connectByHealth dials from laddr as the health of its path advises.
 func (a *attempt) connectByHealth(ctx context.Context, laddr netip.AddrPort) (*net.TCPConn, error) {
 	t, raddr := a.t, a.raddr // keeps a on the stack, so that other dials do not allocate it
-	tcp, won, err := t.dialByHealth(ctx, laddr, raddr,
-		func(ctx context.Context) (*net.TCPConn, error) { return t.connect(ctx, laddr, raddr) },
-		func(ctx context.Context) (*net.TCPConn, error) { return t.connectNew(ctx, raddr) })
+	var socket pendingSocket
+	tcp, won, err := t.dialByHealth(ctx, laddr, raddr, dialers{
+		fromListener: func(ctx context.Context, bounded bool) (*net.TCPConn, error) {
+			socket.bounded = bounded
+			return t.connectAfter(ctx, laddr, raddr, socket.control)
+		},
+		isConnected: socket.isConnected,
+		fromNewPort: func(ctx context.Context) (*net.TCPConn, error) { return t.connectNew(ctx, raddr) },
+	})
 	if won {
 		a.cause = HedgeWon
 	}

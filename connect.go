@@ -18,10 +18,15 @@ import (
 // connect dials from laddr, whose port we listen on. It sends one SYN, or none if ctx has
 // already ended: DialTCP does not check that before it sends (TestEndedContextSendsNothing).
 func (t *Transport) connect(ctx context.Context, laddr, raddr netip.AddrPort) (*net.TCPConn, error) {
+	return t.connectAfter(ctx, laddr, raddr, setReuseToDial)
+}
+
+// connectAfter is connect with a function that sets the options for reuse.
+func (t *Transport) connectAfter(ctx context.Context, laddr, raddr netip.AddrPort, setReuse controlFunc) (*net.TCPConn, error) {
 	if ctx.Err() != nil {
 		return nil, contextError(ctx, laddr, raddr)
 	}
-	d := t.dialer(setReuseToDial)
+	d := t.dialer(setReuse)
 	traced := traceConnect(ctx, raddr)
 	c, err := d.DialTCP(ctx, netaddr.Network(raddr.Addr()), laddr, raddr)
 	if errno.IsOutOfResources(err) && t.flushes.GiveUp() > 0 {

@@ -29,7 +29,8 @@ var (
 	// ErrBadPortUse says that a PortUse is none of the constants, or its name none of theirs.
 	ErrBadPortUse = errors.New("reuseport: invalid PortUse")
 
-	// ErrUnknownName says that a text is not the name of a Cause, a Direction or a PathState.
+	// ErrUnknownName says that a text is not the name of a Cause, a Direction, a Distance
+	// or a PathState.
 	ErrUnknownName = errors.New("reuseport: unknown name")
 )
 

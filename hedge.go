@@ -3,126 +3,352 @@ package reuseport
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/reusetransport/reuseport/internal/errno"
 	"github.com/reusetransport/reuseport/internal/netaddr"
 	"github.com/reusetransport/reuseport/internal/netns"
 	"github.com/reusetransport/reuseport/internal/pathhealth"
+	"github.com/reusetransport/reuseport/internal/sockopt"
 )
 
 // A dialFunc makes one dial.
 type dialFunc func(ctx context.Context) (*net.TCPConn, error)
 
-// dialByHealth dials raddr from the listening port of laddr as the health of the path
-// advises: from that port alone, with a hedge from an ephemeral port behind it, or not at
-// all (errPathSilent). It reports whether the hedge won.
-func (t *Transport) dialByHealth(ctx context.Context, laddr, raddr netip.AddrPort, fromListener, fromNewPort dialFunc) (tcp *net.TCPConn, hedgeWon bool, err error) {
-	plan, err := t.planDial(ctx, laddr, raddr)
-	if err != nil {
+// dialers are the two dials that dialByHealth chooses from.
+type dialers struct {
+	fromListener func(ctx context.Context, bounded bool) (*net.TCPConn, error) // bounded: by two SYNs, where the system can
+	isConnected  func() bool                                                   // what the system says of fromListener's socket
+	fromNewPort  dialFunc
+}
+
+// A healthDial is a dial of a hedgeable address while it runs.
+type healthDial struct {
+	dialers
+	t            *Transport
+	laddr, raddr netip.AddrPort
+	began        time.Time
+	place        netns.Place
+	plan         pathhealth.Plan
+
+	hedgedAt atomic.Int64 // when the hedge started, after began; zero if it did not
+	early    atomic.Bool  // the hedge took a share of the budget
+}
+
+// dialByHealth dials raddr from the listening port of laddr as what is known of path, host and
+// network advises: with a hedge from an ephemeral port behind it, or not at all
+// (errPathSilent). It reports whether the ephemeral port was answered.
+func (t *Transport) dialByHealth(ctx context.Context, laddr, raddr netip.AddrPort, by dialers) (tcp *net.TCPConn, hedgeWon bool, err error) {
+	d := &healthDial{dialers: by, t: t, laddr: laddr, raddr: raddr, began: time.Now(), place: netns.Here()}
+	if d.plan, err = d.choose(ctx); err != nil {
 		return nil, false, err
 	}
-	switch plan.Way {
-	case pathhealth.FromNewPort:
-		return nil, false, opError("dial", netaddr.Network(raddr.Addr()), laddr, raddr, errPathSilent)
-	case pathhealth.FromListener:
-		tcp, err = fromListener(ctx)
-		return tcp, false, err
+	if d.plan.Way == pathhealth.FromNewPort {
+		return nil, false, d.opError(fmt.Errorf("%w: %v", errPathSilent, d.plan.Why))
 	}
-	place := netns.Here()
-	tcp, hedgeWon, err = hedged(ctx, plan.HeadStart, fromListener, func(ctx context.Context) (*net.TCPConn, error) {
-		if !place.IsShared() {
-			return nil, errNotHedged // it would leave from another network namespace
-		}
-		if err := t.awaitHedge(ctx, laddr, raddr); err != nil {
-			return nil, err
-		}
-		return fromNewPort(ctx)
+	bounded := d.plan.HandOver > 0
+	tcp, hedgeWon, err = hedged(ctx, d.plan.HeadStart, hedgeDials{
+		first:       func(ctx context.Context) (*net.TCPConn, error) { return d.fromListener(ctx, bounded) },
+		isConnected: d.isConnected,
+		second:      d.hedge,
+		bounded:     bounded,
 	})
-	if hedgeWon {
-		t.recordHedgeWin(tcp, laddr, raddr)
+	if err != nil && d.hedgedAt.Load() == 0 {
+		tcp, hedgeWon, err = d.retry(ctx, err)
+	} else if hedgeWon {
+		d.recordWin(ctx, tcp)
+	}
+	if err != nil {
+		d.recordFailure(ctx, err)
+		err = d.whole(err)
 	}
 	return tcp, hedgeWon, err
 }
 
-// planDial asks pathhealth which way the dial leaves. It looks up the source address only if
-// a path from this port has shown a fault.
-func (t *Transport) planDial(ctx context.Context, laddr, raddr netip.AddrPort) (pathhealth.Plan, error) {
-	if !t.health.NeedsSource(laddr) {
-		return pathhealth.Plan{Way: pathhealth.Hedged, HeadStart: t.hedgeDelay()}, nil
+// choose asks pathhealth which way the dial leaves. It looks up the source address only if
+// something speaks against a path, a host or a network.
+func (d *healthDial) choose(ctx context.Context) (pathhealth.Plan, error) {
+	in := pathhealth.Timing{HedgeDelay: d.t.hedgeDelay(), Left: timeLeft(ctx), BoundedFor: sockopt.BoundedFor}
+	if !d.t.health.NeedsSource() {
+		return in.Fresh(), nil
 	}
-	source, err := t.withSource(ctx, laddr, raddr)
+	to, err := d.target(ctx)
 	if err != nil {
 		return pathhealth.Plan{}, err
 	}
-	return t.health.BeginDial(source, raddr.Addr(), t.hedgeDelay()), nil
+	return d.t.health.BeginDial(to, in), nil
 }
 
-// awaitHedge waits until a hedge may start, and counts it. While the budget is spent it asks
-// again every half HedgeDelay. It returns errNotHedged if the path was proven meanwhile or
-// ctx has ended; the first dial has the error of ctx.
-func (t *Transport) awaitHedge(ctx context.Context, laddr, raddr netip.AddrPort) error {
-	source, err := t.withSource(ctx, laddr, raddr)
+// timeLeft returns how long it is until ctx ends by itself.
+func timeLeft(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return time.Until(deadline)
+	}
+	return math.MaxInt64
+}
+
+// target returns what the evidence is about. The source is the one that the kernel would
+// choose where laddr is a wildcard.
+func (d *healthDial) target(ctx context.Context) (pathhealth.Target, error) {
+	source, err := d.t.withSource(ctx, d.laddr, d.raddr)
+	return d.t.target(source, d.raddr), err
+}
+
+func (t *Transport) target(source, raddr netip.AddrPort) pathhealth.Target {
+	host := raddr.Addr()
+	return pathhealth.Target{Source: source, Host: host, Distance: pathhealth.DistanceOf(host, t.nearby.Contains(host))}
+}
+
+// hedge makes the second dial, once it may start. It returns errNotHedged if it may not, or
+// would leave from another network namespace.
+func (d *healthDial) hedge(ctx context.Context) (*net.TCPConn, error) {
+	if !d.place.IsShared() {
+		return nil, errNotHedged
+	}
+	if err := d.await(ctx); err != nil {
+		return nil, err
+	}
+	if d.isConnected() { // the process was stopped, and has not yet seen it
+		return nil, errNotHedged
+	}
+	d.hedgedAt.Store(int64(time.Since(d.began)))
+	return d.fromNewPort(ctx)
+}
+
+// await waits until the hedge may start, and counts it. While the budget is spent it asks
+// again, unless the hand-over comes, which needs no budget. It returns errNotHedged if the path
+// is proven or ctx has ended; the first dial has the error of ctx.
+func (d *healthDial) await(ctx context.Context) error {
+	to, err := d.target(ctx)
 	if err != nil {
 		return errNotHedged
 	}
 	for {
-		switch t.health.BeginHedge(source, raddr.Addr()) {
-		case pathhealth.HedgeNow:
-			t.counters.hedges.Add(1)
+		answer := d.t.health.BeginHedge(to)
+		switch {
+		case answer == pathhealth.HedgeNow:
+			d.early.Store(true)
+			d.t.counters.hedges.Add(1)
 			return nil
-		case pathhealth.HedgeNever:
+		case d.plan.HandOver > 0:
+			return d.awaitHandOver(ctx)
+		case answer == pathhealth.HedgeNever:
 			return errNotHedged
 		}
-		select {
-		case <-time.After(max(t.hedgeDelay()/2, time.Millisecond)):
-		case <-ctx.Done():
+		pause := max(min(d.t.hedgeDelay()/2, timeLeft(ctx)/8), time.Millisecond)
+		if !sleep(ctx, pause) {
 			return errNotHedged
 		}
 	}
 }
 
-// recordHedgeWin records that the hedge was answered and the SYN from laddr's port was not.
-// tcp is the hedge's connection.
-func (t *Transport) recordHedgeWin(tcp *net.TCPConn, laddr, raddr netip.AddrPort) {
-	t.counters.hedgeWins.Add(1)
-	source := laddr
-	if laddr.Addr().IsUnspecified() {
-		source = netip.AddrPortFrom(netaddr.From(tcp.LocalAddr()).Addr(), laddr.Port())
+// awaitHandOver waits until the hedge may send a SYN in place of the first dial.
+func (d *healthDial) awaitHandOver(ctx context.Context) error {
+	if !sleep(ctx, d.plan.HandOver-time.Since(d.began)) {
+		return errNotHedged
 	}
-	if t.health.RecordHedgeWin(source, raddr.Addr()) {
-		t.log().Warn("path blocked: dials leave from ephemeral ports", "source", source, "raddr", raddr)
+	d.t.counters.handOvers.Add(1)
+	return nil
+}
+
+// sleep reports false if ctx ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
 	}
+}
+
+// retry dials from an ephemeral port, on the caller's thread, after a dial with no hedge has
+// failed: where the system gave up after two SYNs, because no other goroutine could hedge; or where
+// it was refused, and so were others on this path. Else the error is err.
+func (d *healthDial) retry(ctx context.Context, err error) (*net.TCPConn, bool, error) {
+	gaveUp := d.plan.HandOver > 0 && errno.IsTimedOut(err)
+	if ctx.Err() != nil || !gaveUp && !d.isRejected(err) {
+		return nil, false, err
+	}
+	d.hedgedAt.Store(int64(time.Since(d.began)))
+	tcp, newErr := d.fromNewPort(ctx)
+	switch {
+	case gaveUp && newErr == nil:
+		d.recordWin(ctx, tcp)
+	case gaveUp:
+		return nil, false, newErr
+	case newErr != nil:
+		return nil, false, err
+	default:
+		d.recordRetryWin(ctx, tcp)
+	}
+	return tcp, true, nil
+}
+
+// isRejected reports whether err is a refusal, by the peer or on the way, that is worth a try
+// from an ephemeral port, and counts that try.
+func (d *healthDial) isRejected(err error) bool {
+	if localFault(err) != NoCause || !errno.IsRejected(err) || errno.IsTimedOut(err) {
+		return false
+	}
+	if !d.t.health.RecordRefusal(d.t.target(d.laddr, d.raddr)) {
+		return false
+	}
+	d.t.counters.hedges.Add(1)
+	return true
+}
+
+// strongAfter is how late a hedge starts at least for its win to be strong: TCP has repeated
+// the first SYN after 1 s (RFC 6298).
+const strongAfter = 1100 * time.Millisecond
+
+// recordWin records that the ephemeral port was answered and the listening port was not. tcp is
+// the hedge's connection. A hedge after the whole HedgeDelay is evidence enough: the user
+// has said so.
+func (d *healthDial) recordWin(ctx context.Context, tcp *net.TCPConn) {
+	d.t.counters.hedgeWins.Add(1)
+	at := time.Duration(d.hedgedAt.Load())
+	win := pathhealth.Win{Early: d.early.Load(), Strong: at >= min(strongAfter, d.t.hedgeDelay())}
+	to := d.targetOf(tcp)
+	d.t.log().DebugContext(ctx, "hedge won: the listening port was not answered", "source", to.Source, "raddr", d.raddr,
+		"distance", to.Distance, "after", at, "proof", win.Strong)
+	d.logBlock(to, d.t.health.RecordHedgeWin(to, win))
+}
+
+// recordRetryWin records that the listening port was refused, and the ephemeral one was not.
+func (d *healthDial) recordRetryWin(ctx context.Context, tcp *net.TCPConn) {
+	d.t.counters.hedgeWins.Add(1)
+	to := d.targetOf(tcp)
+	d.t.log().DebugContext(ctx, "hedge won: the listening port was refused", "source", to.Source, "raddr", d.raddr,
+		"distance", to.Distance)
+	d.logBlock(to, d.t.health.RecordRetryWin(to))
+}
+
+func (d *healthDial) logBlock(to pathhealth.Target, blocked bool) {
+	if blocked {
+		d.t.log().Warn("path blocked: dials leave from ephemeral ports", "source", to.Source, "raddr", d.raddr, "distance", to.Distance)
+	}
+}
+
+// targetOf is target once a connection tells the source.
+func (d *healthDial) targetOf(tcp *net.TCPConn) pathhealth.Target {
+	source := d.laddr
+	if source.Addr().IsUnspecified() {
+		source = netip.AddrPortFrom(netaddr.From(tcp.LocalAddr()).Addr(), source.Port())
+	}
+	return d.t.target(source, d.raddr)
+}
+
+// recordFailure records a dial that nobody answered in time. A dial that was ended sooner is no
+// evidence.
+func (d *healthDial) recordFailure(ctx context.Context, err error) {
+	if !errors.Is(err, context.DeadlineExceeded) && !errno.IsTimedOut(err) {
+		return
+	}
+	hedged := d.hedgedAt.Load() != 0
+	if hedged && !d.t.health.NeedsSource() {
+		return // there is no suspicion to clear
+	}
+	to, sourceErr := d.target(context.WithoutCancel(ctx))
+	switch {
+	case sourceErr != nil:
+	case hedged:
+		d.t.health.RecordSilence(to)
+	default:
+		d.t.health.RecordTimeout(to)
+	}
+}
+
+func (d *healthDial) opError(err error) error {
+	return opError("dial", netaddr.Network(d.raddr.Addr()), d.laddr, d.raddr, err)
+}
+
+// whole returns an error of the second dial, which has no local address, as one of the whole
+// dial.
+func (d *healthDial) whole(err error) error {
+	if op, ok := err.(*net.OpError); ok && op.Source == nil {
+		return d.opError(op.Err)
+	}
+	return err
 }
 
 // recordHandshake records a connection that left from a listening port.
 func (t *Transport) recordHandshake(local, remote netip.AddrPort) {
-	if netaddr.IsGlobal(remote.Addr()) && t.health.RecordHandshake(local, remote.Addr()) {
-		t.log().Info("path recovered: dials leave from the listening port again", "source", local, "raddr", remote)
+	if remote.Addr().IsLoopback() {
+		return
 	}
+	if to := t.target(local, remote); t.health.RecordHandshake(to) {
+		t.log().Info("path recovered: dials leave from the listening port again", "source", local, "raddr", remote, "distance", to.Distance)
+	}
+}
+
+// A pendingSocket is the socket of a dial from a listening port while it connects.
+type pendingSocket struct {
+	bounded bool
+	raw     atomic.Pointer[syscall.RawConn]
+}
+
+// control sets the options for reuse, and the bound of SYNs. Without the bound more SYNs leave
+// and nothing else changes, so its error is dropped.
+func (s *pendingSocket) control(network, address string, c syscall.RawConn) error {
+	s.raw.Store(&c)
+	if s.bounded {
+		_ = c.Control(boundSYNs)
+	}
+	return setReuseToDial(network, address, c)
+}
+
+func boundSYNs(fd uintptr) { _ = sockopt.LimitSYNs(fd) }
+
+// isConnected asks the system, which knows before the dial does if the process was stopped
+// meanwhile. It reports false where the system does not tell.
+func (s *pendingSocket) isConnected() (connected bool) {
+	raw := s.raw.Load()
+	if raw == nil {
+		return false
+	}
+	err := (*raw).Control(func(fd uintptr) {
+		_, err := sockopt.Peer(fd)
+		connected = err == nil
+	})
+	return connected && err == nil
+}
+
+// hedgeDials are what hedged chooses from.
+type hedgeDials struct {
+	first, second dialFunc
+	isConnected   func() bool // what the system says of first's socket
+	bounded       bool        // first ends early by itself (ETIMEDOUT), and second goes on alone
 }
 
 // hedged dials by first and, if that is unanswered for headStart, by second too. Whichever
 // connects first is the result, and the other one is closed. If both have connected, the
 // result is that of first. A second that returns errNotHedged is ignored.
-func hedged(ctx context.Context, headStart time.Duration, first, second dialFunc) (tcp *net.TCPConn, bySecond bool, err error) {
+func hedged(ctx context.Context, headStart time.Duration, by hedgeDials) (tcp *net.TCPConn, bySecond bool, err error) {
 	firstCtx, stopFirst := context.WithCancel(ctx)
 	defer stopFirst()
-	h := &hedge{ctx: ctx, second: second, stopFirst: stopFirst}
+	h := &hedge{hedgeDials: by, ctx: ctx, stopFirst: stopFirst, finished: make(chan struct{})}
 	timer := time.AfterFunc(headStart, h.run)
 	defer timer.Stop()
-	tcp, err = first(firstCtx)
+	tcp, err = by.first(firstCtx)
+	if by.bounded && errno.IsTimedOut(err) && ctx.Err() == nil && !timer.Stop() {
+		<-h.finished
+	}
 	return h.settle(tcp, err)
 }
 
 // A hedge is a second dial that runs beside the first.
 type hedge struct {
+	hedgeDials
 	ctx       context.Context // of the whole dial
-	second    dialFunc
 	stopFirst context.CancelFunc
+	finished  chan struct{} // closed when second has ended, or was not worth a start
 
 	mu   sync.Mutex
 	stop context.CancelFunc // ends second; nil before it starts
@@ -133,6 +359,7 @@ type hedge struct {
 
 // run makes the second dial, on a goroutine of its own.
 func (h *hedge) run() {
+	defer close(h.finished)
 	ctx, stop := context.WithCancel(h.ctx)
 	defer stop()
 	if h.begin(stop) {
@@ -149,12 +376,13 @@ func (h *hedge) begin(stop context.CancelFunc) bool {
 	return !h.over
 }
 
-// done takes the result of the second dial. A connection ends the first dial. So does a
-// refusal, because it is the peer's answer. After any other error the first dial goes on.
+// done takes the result of the second dial. A connection ends the first dial, unless that is
+// connected too and about to say so. So does a refusal, because it is the peer's answer. After
+// any other error the first dial goes on.
 func (h *hedge) done(tcp *net.TCPConn, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over {
+	if h.over || tcp != nil && h.isConnected() {
 		closeLoser(tcp)
 		return
 	}
@@ -182,8 +410,10 @@ func (h *hedge) settle(tcp *net.TCPConn, err error) (_ *net.TCPConn, bySecond bo
 		return h.tcp, true, nil
 	case h.err == nil:
 		return nil, false, err
-	case errno.IsRefused(h.err):
+	case errno.IsRefused(h.err), h.bounded && errno.IsTimedOut(err):
 		return nil, false, h.err
+	case errors.Is(h.err, context.DeadlineExceeded):
+		return nil, false, err // both were unanswered, which is one failure
 	}
 	return nil, false, failures(err, h.err)
 }

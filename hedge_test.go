@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/reusetransport/reuseport/internal/pathhealth"
+	"github.com/reusetransport/reuseport/internal/sockopt"
 )
 
 // These tests play dials that do not exist, at a clock of their own (testing/synctest). The
@@ -59,6 +63,11 @@ func never(t *testing.T) dialFunc {
 	}
 }
 
+// played are two dials of which the system knows nothing.
+func played(first, second dialFunc) hedgeDials {
+	return hedgeDials{first: first, second: second, isConnected: func() bool { return false }}
+}
+
 var (
 	errRefused = opError("dial", "tcp4", netip.AddrPort{}, hedgeTarget, syscall.ECONNREFUSED)
 	errNoRoute = opError("dial", "tcp4", netip.AddrPort{}, hedgeTarget, syscall.EHOSTUNREACH)
@@ -93,7 +102,7 @@ func TestHedged(t *testing.T) {
 		t.Run(row.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				got, bySecond, err := hedged(t.Context(), headStart, row.first, row.second)
+				got, bySecond, err := hedged(t.Context(), headStart, played(row.first, row.second))
 				if got != row.want || !errors.Is(err, row.err) {
 					t.Errorf("%v, %v; want %v, %v", got, err, row.want, row.err)
 				}
@@ -112,11 +121,11 @@ func TestHedged(t *testing.T) {
 // part of it.
 func TestHedgedErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, _, err := hedged(t.Context(), headStart, after(3*time.Second, nil, errRefused), after(0, nil, errNoRoute))
+		_, _, err := hedged(t.Context(), headStart, played(after(3*time.Second, nil, errRefused), after(0, nil, errNoRoute)))
 		if !errors.Is(err, syscall.ECONNREFUSED) || !errors.Is(err, syscall.EHOSTUNREACH) {
 			t.Errorf("%v; want both errors", err)
 		}
-		_, _, err = hedged(t.Context(), headStart, after(3*time.Second, nil, errRefused), after(0, nil, errNotHedged))
+		_, _, err = hedged(t.Context(), headStart, played(after(3*time.Second, nil, errRefused), after(0, nil, errNotHedged)))
 		if err != error(errRefused) {
 			t.Errorf("%#v; want the first dial's error as it is", err)
 		}
@@ -142,7 +151,7 @@ func TestHedgedClosesLoser(t *testing.T) {
 					time.Sleep(at.first)
 					return first, nil
 				}
-				got, _, err := hedged(t.Context(), headStart, deaf, stubborn)
+				got, _, err := hedged(t.Context(), headStart, played(deaf, stubborn))
 				if got != first || err != nil {
 					t.Errorf("%v, %v; want the first", got, err)
 				}
@@ -171,7 +180,7 @@ func TestHedgedContext(t *testing.T) {
 			running.Add(-1)
 			return nil, ctx.Err()
 		}
-		if _, _, err := hedged(ctx, headStart, count, count); !errors.Is(err, context.DeadlineExceeded) {
+		if _, _, err := hedged(ctx, headStart, played(count, count)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v; want context.DeadlineExceeded", err)
 		}
 		synctest.Wait()
@@ -194,7 +203,7 @@ func TestHedgedEndsSecond(t *testing.T) {
 			ended = time.Now()
 			return nil, ctx.Err()
 		}
-		if got, _, err := hedged(t.Context(), headStart, after(headStart+time.Second, first, nil), second); got != first || err != nil {
+		if got, _, err := hedged(t.Context(), headStart, played(after(headStart+time.Second, first, nil), second)); got != first || err != nil {
 			t.Errorf("%v, %v; want the first", got, err)
 		}
 		result := time.Now()
@@ -207,7 +216,7 @@ func TestHedgedEndsSecond(t *testing.T) {
 
 // TestHedgeTooLate: a hedge whose dial has its result does not start.
 func TestHedgeTooLate(t *testing.T) {
-	h := &hedge{ctx: t.Context(), second: never(t), over: true}
+	h := &hedge{hedgeDials: played(nil, never(t)), ctx: t.Context(), over: true, finished: make(chan struct{})}
 	h.run()
 }
 
@@ -219,16 +228,18 @@ type hedgeStory struct {
 	tr             Transport
 	log            strings.Builder
 	answered, dead bool
+	within         time.Duration // of each dial
 	conn           *net.TCPConn
 }
 
 func newHedgeStory(t *testing.T, conn *net.TCPConn) *hedgeStory {
-	s := &hedgeStory{T: t, conn: conn}
+	s := &hedgeStory{T: t, conn: conn, within: 10 * time.Second}
+	s.tr.HedgeDelay = headStart
 	s.tr.Logger = slog.New(slog.NewTextHandler(&s.log, nil))
 	return s
 }
 
-// dial dials raddr within 10 s and returns how long it took.
+// dial dials raddr and returns how long it took.
 func (s *hedgeStory) dial(raddr netip.AddrPort) (took time.Duration, hedgeWon bool, err error) {
 	began := time.Now()
 	fromListener, fromNewPort := after(silent, nil, nil), after(0, s.conn, nil)
@@ -238,9 +249,13 @@ func (s *hedgeStory) dial(raddr netip.AddrPort) (took time.Duration, hedgeWon bo
 	if s.dead {
 		fromNewPort = after(silent, nil, nil)
 	}
-	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(s.Context(), s.within)
 	defer cancel()
-	tcp, hedgeWon, err := s.tr.dialByHealth(ctx, hedgeListener, raddr, fromListener, fromNewPort)
+	tcp, hedgeWon, err := s.tr.dialByHealth(ctx, hedgeListener, raddr, dialers{
+		fromListener: func(ctx context.Context, bounded bool) (*net.TCPConn, error) { return fromListener(ctx) },
+		isConnected:  func() bool { return false },
+		fromNewPort:  fromNewPort,
+	})
 	if tcp != nil && !hedgeWon {
 		s.tr.recordHandshake(hedgeListener, raddr)
 	}
@@ -310,57 +325,177 @@ func TestDialByHealth(t *testing.T) {
 	})
 }
 
-// TestHedgeBudget: hedges to hosts that never answer are bounded, and one that has to wait
-// asks again twice in a HedgeDelay.
+// boundsSYNs skips a test where the system cannot bound SYNs.
+func boundsSYNs(t *testing.T) {
+	t.Helper()
+	if sockopt.BoundedFor == 0 {
+		t.Skip("this system does not bound the SYNs of a connect")
+	}
+}
+
+// tooShort is too short for a hand-over, and longer than the head start.
+const tooShort = 2500 * time.Millisecond
+
+// deadDials makes dials of hosts that never answer, all at once. A hedge that waits for the
+// budget when the time ends is no part of the error.
+func (s *hedgeStory) deadDials(count int) {
+	s.dead = true
+	var dials sync.WaitGroup
+	for n := range count {
+		dials.Go(func() {
+			took, _, err := s.dial(hostIn(n))
+			if _, joined := errors.AsType[*DialError](err); took != s.within || !errors.Is(err, context.DeadlineExceeded) || joined {
+				s.Errorf("after %v: %v", took, err)
+			}
+		})
+	}
+	dials.Wait()
+}
+
+// wantHedges checks how many hedges took from the budget, and how many needed not.
+func (s *hedgeStory) wantHedges(hedges, handOvers uint64) {
+	s.Helper()
+	if n := s.tr.Stats(); n.Hedges != hedges || n.HandOvers != handOvers {
+		s.Errorf("%d hedges and %d hand-overs, want %d and %d", n.Hedges, n.HandOvers, hedges, handOvers)
+	}
+}
+
+// TestHedgeBudget: early hedges are bounded. The other dials are handed over, if there is time
+// for it and the system can bound SYNs.
 func TestHedgeBudget(t *testing.T) {
 	conn := connected(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newHedgeStory(t, conn)
-		s.tr.HedgeDelay = 200 * time.Millisecond
-		s.dead = true
-		var dials sync.WaitGroup
-		for n := range 40 {
-			dials.Go(func() { s.want(hostIn(n), 10*time.Second, false, context.DeadlineExceeded) })
-		}
-		time.Sleep(time.Second)
-		if n := s.tr.Stats().Hedges; n != 32 {
-			t.Errorf("%d hedges at once, want 32", n)
-		}
-		dials.Wait()
-		if n := s.tr.Stats().Hedges; n != 33 {
-			t.Errorf("%d hedges in 10 s, want 33: one more each 5 s from the first on", n)
+		s.within = tooShort
+		s.deadDials(40)
+		s.wantHedges(32, 0)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		boundsSYNs(t)
+		s := newHedgeStory(t, conn)
+		s.deadDials(40)
+		s.wantHedges(32, 8)
+	})
+}
+
+// TestHedgeAsksAgain: a dial without time for a hand-over gets a token that comes late.
+func TestHedgeAsksAgain(t *testing.T) {
+	conn := connected(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := newHedgeStory(t, conn)
+		s.within = tooShort
+		s.deadDials(32)
+		time.Sleep(5*time.Second - tooShort - headStart/5) // the first token comes 1.2 s after the next dial begins
+		s.dead = false
+		if took, won, err := s.dial(hostIn(99)); !won || err != nil || took <= headStart || took > 2*headStart {
+			t.Errorf("after %v, won %v, %v", took, won, err)
 		}
 	})
 }
 
-// TestHedgeEndsWithContext: a hedge that waits for the budget when the context ends is no part
-// of the dial's error.
-func TestHedgeEndsWithContext(t *testing.T) {
+// TestSuspectHost: a dial that ran out of time without a hedge makes the next one to the host a
+// hedged one, although the path is proven.
+func TestSuspectHost(t *testing.T) {
+	conn := connected(t)
 	synctest.Test(t, func(t *testing.T) {
-		var tr Transport
-		for range 32 {
-			if err := tr.awaitHedge(t.Context(), hedgeListener, hedgeTarget); err != nil {
-				t.Fatal(err)
-			}
+		s := newHedgeStory(t, conn)
+		s.tr.recordHandshake(hedgeListener, hostIn(7))
+		s.within = tooShort
+		s.want(hostIn(1), tooShort, false, context.DeadlineExceeded)
+		s.wantHedges(0, 0)
+		s.want(hostIn(1), headStart/8, true, nil)
+		s.wantState(PathProven)
+	})
+}
+
+// TestHandOver: on a proven path the hedge comes in place of the last SYNs.
+func TestHandOver(t *testing.T) {
+	boundsSYNs(t)
+	conn := connected(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := newHedgeStory(t, conn)
+		s.tr.recordHandshake(hedgeListener, hostIn(7))
+		if took, won, err := s.dial(hostIn(1)); !won || err != nil || took < 2*time.Second || took > 3100*time.Millisecond {
+			t.Errorf("after %v, won %v, %v", took, won, err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := tr.awaitHedge(ctx, hedgeListener, hedgeTarget); err != errNotHedged {
-			t.Errorf("%v, want %v", err, errNotHedged)
+		s.wantHedges(0, 1)
+		s.want(hostIn(1), 0, false, errPathSilent)
+		s.wantLog("hedge won", 0) // the level is info
+	})
+}
+
+// TestHedgeOfStoppedProcess: the system knows that the first dial is connected before the dial
+// does, because the process was stopped. No hedge starts then, and none wins.
+func TestHedgeOfStoppedProcess(t *testing.T) {
+	first, second := connected(t), connected(t)
+	for why, connectedAfter := range map[string]time.Duration{
+		"connected before the hedge starts": headStart / 2, "connected before it wins": headStart + time.Second/2,
+	} {
+		t.Run(why, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newHedgeStory(t, nil)
+				began, hedges := time.Now(), 0
+				tcp, won, err := s.tr.dialByHealth(t.Context(), hedgeListener, hostIn(1), dialers{
+					fromListener: func(ctx context.Context, _ bool) (*net.TCPConn, error) { return after(2*headStart, first, nil)(ctx) },
+					isConnected:  func() bool { return time.Since(began) >= connectedAfter },
+					fromNewPort: func(ctx context.Context) (*net.TCPConn, error) {
+						hedges++
+						return after(time.Second*3/4, second, nil)(ctx)
+					},
+				})
+				if tcp != first || won || err != nil {
+					t.Errorf("%v, hedge won %v, %v; want the first dial", tcp, won, err)
+				}
+				if want := 0; connectedAfter < headStart && hedges != want {
+					t.Errorf("%d hedges", hedges)
+				}
+			})
+		})
+	}
+	if isOpen(second) || !isOpen(first) {
+		t.Error("the loser is open, or the result is not")
+	}
+}
+
+// TestGaveUp: where the system gives up after two SYNs, the hedge goes on alone, and its error
+// is the dial's. Where no goroutine could hedge, the dial goes on by itself.
+func TestGaveUp(t *testing.T) {
+	boundsSYNs(t)
+	conn := connected(t)
+	errGaveUp := opError("dial", "tcp4", hedgeListener, hedgeTarget, os.NewSyscallError("connect", syscall.ETIMEDOUT))
+	synctest.Test(t, func(t *testing.T) {
+		s := newHedgeStory(t, conn)
+		dial := func(fromNewPort dialFunc) (*net.TCPConn, bool, error) {
+			ctx, cancel := context.WithTimeout(t.Context(), s.within)
+			defer cancel()
+			return s.tr.dialByHealth(ctx, hedgeListener, hedgeTarget, dialers{
+				fromListener: func(ctx context.Context, _ bool) (*net.TCPConn, error) {
+					return after(3*time.Second, nil, errGaveUp)(ctx)
+				},
+				isConnected: func() bool { return false },
+				fromNewPort: fromNewPort,
+			})
+		}
+		if tcp, won, err := dial(after(5*time.Second, conn, nil)); tcp != conn || !won || err != nil {
+			t.Errorf("%v, %v, %v; want the hedge", tcp, won, err)
+		}
+		s.tr.health = pathhealth.Health{}
+		_, _, err := dial(after(7*time.Second, nil, opError("dial", "tcp4", netip.AddrPort{}, hedgeTarget, context.DeadlineExceeded)))
+		if op, ok := err.(*net.OpError); !ok || !errors.Is(err, context.DeadlineExceeded) || op.Source == nil {
+			t.Errorf("%v; want one timeout with the listening port", err)
 		}
 	})
 }
 
 // TestHedgeNotOnProvenPath: a dial that began on an unproven path does not start its hedge
-// once the path is proven.
+// early once the path is proven.
 func TestHedgeNotOnProvenPath(t *testing.T) {
 	conn := connected(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newHedgeStory(t, conn)
+		s.within = tooShort
 		time.AfterFunc(headStart/2, func() { s.tr.recordHandshake(hedgeListener, hostIn(7)) })
-		s.want(hostIn(1), 10*time.Second, false, context.DeadlineExceeded)
-		if n := s.tr.Stats().Hedges; n != 0 {
-			t.Errorf("%d hedges", n)
-		}
+		s.want(hostIn(1), tooShort, false, context.DeadlineExceeded)
+		s.wantHedges(0, 0)
 	})
 }

@@ -26,7 +26,8 @@ type Stats struct {
 	// counts a punch whose own SYN connected.
 	DialLatency DialLatency
 
-	Hedges    uint64 // hedges started, see Transport.HedgeDelay
+	Hedges    uint64 // hedges started within the budget, see Transport.HedgeDelay
+	HandOvers uint64 // hedges started in place of the listening port's last SYNs
 	HedgeWins uint64 // hedges that became the result of their dial
 
 	Punched       uint64 // connections that Punch returned
@@ -109,7 +110,7 @@ type counters struct {
 	failed atomic.Uint64
 	newBy  [causes]atomic.Uint64 // dials that did not reuse a listening port, by cause
 
-	hedges, hedgeWins                 atomic.Uint64
+	hedges, handOvers, hedgeWins      atomic.Uint64
 	punched, punchesFailed, punchSYNs atomic.Uint64
 
 	accepted, acceptSkipped, acceptDelayed atomic.Uint64
@@ -143,8 +144,8 @@ type PathState int
 const (
 	// PathUnproven: nothing is known. Dials from the port are hedged.
 	PathUnproven PathState = iota
-	// PathProven: a handshake from the port completed within 5 minutes. Dials
-	// are not hedged.
+	// PathProven: a handshake from the port completed within 5 minutes. Dials are
+	// handed over and not hedged before, but those of suspect hosts.
 	PathProven
 	// PathBlocked: hosts in 24 networks answered an ephemeral port and not this
 	// one, with no handshake from this one between. Dials leave from an
@@ -165,12 +166,63 @@ func (s PathState) String() string {
 	return fmt.Sprintf("PathState(%d)", int(s))
 }
 
-// A Path is one source address and port, and what dials from it have shown.
+// Distance is how far the targets of a path are. A handshake with a neighbour says nothing about
+// hosts beyond a border.
+type Distance int
+
+const (
+	// DistanceNear: the host itself, and what is on its links by the prefixes of its interfaces.
+	DistanceNear Distance = iota
+	// DistancePrivate: private addresses behind routers (RFC 1918, RFC 4193, RFC 6598).
+	DistancePrivate
+	// DistanceGlobal: all others.
+	DistanceGlobal
+)
+
+// String returns "near", "private" or "global".
+func (d Distance) String() string {
+	switch d {
+	case DistanceNear:
+		return "near"
+	case DistancePrivate:
+		return "private"
+	case DistanceGlobal:
+		return "global"
+	}
+	return fmt.Sprintf("Distance(%d)", int(d))
+}
+
+// A Path is one source address and port with one kind of targets, and what dials have shown.
 type Path struct {
 	Source        netip.AddrPort
+	Distance      Distance
 	State         PathState
-	LastHandshake time.Time // from this port with a global address, to the second; zero if none is remembered
-	SilentHosts   int       // hosts that answered an ephemeral port and not this one
+	LastHandshake time.Time // from this port with such a target, to the second; zero if none is remembered
+	SilentHosts   int       // hosts that answered an ephemeral port and no listening port of this address
+	Votes         int       // networks that did so since the last handshake, while the path was unproven; 24 block it
+	Rejects       bool      // dials were refused from this port and connected from another
+	NextProbe     time.Time // when a dial next tries a blocked path; zero if it is not blocked
+}
+
+// String returns one line that says what is believed and why.
+func (p Path) String() string {
+	s := fmt.Sprintf("%v to %v hosts: %v", p.Source, p.Distance, p.State)
+	switch {
+	case p.State == PathBlocked:
+		s += fmt.Sprintf(" by %d networks, next probe %s", p.Votes, p.NextProbe.Format(time.TimeOnly))
+	case p.Votes > 0:
+		s += fmt.Sprintf(", %d of 24 networks did not answer", p.Votes)
+	}
+	if !p.LastHandshake.IsZero() {
+		s += ", last handshake " + p.LastHandshake.Format(time.TimeOnly)
+	}
+	if p.SilentHosts > 0 {
+		s += fmt.Sprintf(", %d silent hosts", p.SilentHosts)
+	}
+	if p.Rejects {
+		s += ", refused here and not elsewhere"
+	}
+	return s
 }
 
 // pathsOf translates what pathhealth knows into the public words.
@@ -178,9 +230,14 @@ func pathsOf(known []pathhealth.Path) []Path {
 	states := map[pathhealth.State]PathState{
 		pathhealth.Unproven: PathUnproven, pathhealth.Proven: PathProven, pathhealth.Blocked: PathBlocked,
 	}
+	distances := map[pathhealth.Distance]Distance{
+		pathhealth.Near: DistanceNear, pathhealth.Private: DistancePrivate, pathhealth.Global: DistanceGlobal,
+	}
 	var all []Path
 	for _, p := range known {
-		all = append(all, Path{p.Source, states[p.State], p.LastHandshake, p.SilentHosts})
+		all = append(all, Path{
+			p.Source, distances[p.Distance], states[p.State], p.LastHandshake, p.SilentHosts, p.Votes, p.Rejects, p.NextProbe,
+		})
 	}
 	return all
 }

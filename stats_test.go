@@ -5,6 +5,7 @@ package reuseport_test
 import (
 	"encoding/json"
 	"expvar"
+	"net/netip"
 	"reflect"
 	"syscall"
 	"testing"
@@ -141,6 +142,27 @@ func TestPathStateString(t *testing.T) {
 		reuseport.PathUnproven: "unproven", reuseport.PathProven: "proven", reuseport.PathBlocked: "blocked", 7: "PathState(7)",
 	} {
 		if got := state.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestPathString: one line answers why dials do not reuse a port.
+func TestPathString(t *testing.T) {
+	source, at := netip.MustParseAddrPort("192.0.2.1:4001"), time.Date(2026, 1, 1, 12, 30, 0, 0, time.UTC)
+	for want, p := range map[string]reuseport.Path{
+		"192.0.2.1:4001 to near hosts: unproven, refused here and not elsewhere": {Source: source, Rejects: true},
+		"192.0.2.1:4001 to private hosts: proven, last handshake 12:30:00, 2 silent hosts": {
+			Source: source, Distance: reuseport.DistancePrivate, State: reuseport.PathProven, LastHandshake: at, SilentHosts: 2,
+		},
+		"192.0.2.1:4001 to global hosts: blocked by 24 networks, next probe 12:30:00": {
+			Source: source, Distance: reuseport.DistanceGlobal, State: reuseport.PathBlocked, Votes: 24, NextProbe: at,
+		},
+		"192.0.2.1:4001 to global hosts: unproven, 3 of 24 networks did not answer": {
+			Source: source, Distance: reuseport.DistanceGlobal, Votes: 3,
+		},
+	} {
+		if got := p.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

@@ -34,6 +34,14 @@ func (s *PathState) UnmarshalText(text []byte) error {
 	return readName(s, text, PathBlocked+1, ErrUnknownName)
 }
 
+// MarshalText returns String.
+func (d Distance) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what String returns; ErrUnknownName for anything else.
+func (d *Distance) UnmarshalText(text []byte) error {
+	return readName(d, text, DistanceGlobal+1, ErrUnknownName)
+}
+
 // readName sets to to the value below end whose String is text.
 func readName[T interface {
 	~int | ~uint8

@@ -17,21 +17,22 @@ type names struct {
 	Use       reuseport.PortUse
 	Direction reuseport.Direction
 	State     reuseport.PathState
+	Distance  reuseport.Distance
 	By        map[reuseport.Cause]int
 }
 
-const namesJSON = `{"Cause":"4-tuple in use","Use":"AwaitReuse","Direction":"accepted","State":"blocked","By":{"policy":3}}`
+const namesJSON = `{"Cause":"4-tuple in use","Use":"AwaitReuse","Direction":"accepted","State":"blocked","Distance":"global","By":{"policy":3}}`
 
 // TestNamesInJSON: the small types are their names in JSON, as keys too, and are read back.
 func TestNamesInJSON(t *testing.T) {
-	want := names{reuseport.TupleInUse, reuseport.AwaitReuse, reuseport.Accepted, reuseport.PathBlocked, map[reuseport.Cause]int{reuseport.ByPolicy: 3}}
+	want := names{reuseport.TupleInUse, reuseport.AwaitReuse, reuseport.Accepted, reuseport.PathBlocked, reuseport.DistanceGlobal, map[reuseport.Cause]int{reuseport.ByPolicy: 3}}
 	b, err := json.Marshal(want)
 	if err != nil || string(b) != namesJSON {
 		t.Errorf("%s, %v", b, err)
 	}
 	var got names
 	if err := json.Unmarshal([]byte(namesJSON), &got); err != nil || got.Cause != want.Cause || got.Use != want.Use ||
-		got.Direction != want.Direction || got.State != want.State || got.By[reuseport.ByPolicy] != 3 {
+		got.Direction != want.Direction || got.State != want.State || got.Distance != want.Distance || got.By[reuseport.ByPolicy] != 3 {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

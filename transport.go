@@ -88,21 +88,17 @@ type Transport struct {
 
 	// HedgeDelay is how long the SYN of a dial from a listening port may stay unanswered
 	// before a second dial, the hedge, starts from an ephemeral port. The first to
-	// connect is the result. Zero is 1 s, negative is never.
+	// connect is the result. Zero is 1.25 s, negative is never. A dial with less than 3.1 s
+	// left hedges after two fifths of that. Loopback and RequireReuse are not hedged.
 	//
-	// A hedge starts only towards global addresses, under PreferReuse, and while the
-	// path (source address and port) is unproven. A completed handshake proves the path
-	// for 5 minutes, except towards hosts that have answered a hedge before. The delay
-	// has to outlast the jitter of a path, not its round trip, because the listening
-	// port's SYN stays ahead. A Transport starts at most 32 hedges, and one more every 5
-	// s; hedges that won do not count. Each hedge sends the SYNs of a plain dial.
+	// A handshake proves its path (source address and port, and near, private or global
+	// targets) for 5 minutes. Then, and once 32 hedges and one more every 5 s were not
+	// answered, a hedge waits until the first dial has sent its last SYN, after 3.05 s, so that
+	// nobody gets more SYNs than from a plain dial (Linux, with 4.05 s left).
 	//
-	// A host that answered a hedge and not the listening port is dialed from an
-	// ephemeral port for 30 s, and then tried again. Each network (/16, in IPv6 /32)
-	// with such a host halves the delay, down to an eighth. If 24 networks have one,
-	// with no handshake in between, the path is blocked: dials leave from ephemeral
-	// ports, but for one in 30 s that tries the listening port again. One handshake ends
-	// the block, and so do 10 minutes without news. See Stats.Paths.
+	// A host that answered a hedge is dialed from ephemeral ports and tried again every 30 s.
+	// So is every host once 24 networks have one and no handshake came between. Stats.Paths
+	// shows what is believed, and docs/architecture.md has the whole model.
 	HedgeDelay time.Duration
 
 	// FlushTimeout bounds how long Conn.Close looks after a connection. Zero is 5 s.
@@ -129,11 +125,12 @@ type Transport struct {
 	punches  punchTable
 	held     held.Table
 	sources  sourceaddr.Asker
+	nearby   sourceaddr.Neighbours
 }
 
 // What zero values stand for.
 const (
-	defaultHedgeDelay    = time.Second
+	defaultHedgeDelay    = 1250 * time.Millisecond // after the SYN's first repeat
 	defaultFlushTimeout  = 5 * time.Second
 	defaultFallbackDelay = 250 * time.Millisecond
 )
@@ -194,6 +191,7 @@ func (t *Transport) Stats() Stats {
 		DialLatency: t.counters.dialLatency(),
 
 		Hedges:    t.counters.hedges.Load(),
+		HandOvers: t.counters.handOvers.Load(),
 		HedgeWins: t.counters.hedgeWins.Load(),
 		Paths:     pathsOf(t.health.Paths()),
 

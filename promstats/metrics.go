@@ -12,7 +12,8 @@ var (
 	dials        = desc("dials_total", "Dials by what they returned: a connection from a listening port, one from a new port, an error. A punch whose own SYN connected is one of reused.", "result")
 	dialDuration = desc("dial_duration_seconds", "How long dials took, by what they returned.", "result")
 	newPort      = desc("new_port_dials_total", "Connections from a new port by cause.", "cause")
-	hedges       = desc("hedges_total", "Second dials from a new port, started because the listening port got no answer.")
+	hedges       = desc("hedges_total", "Second dials from a new port that the budget counts, started because the listening port got no answer.")
+	handOvers    = desc("hand_overs_total", "Hedges in place of the last SYNs of a dial, which the budget of hedges does not count.")
 	hedgeWins    = desc("hedge_wins_total", "Hedges that were answered first.")
 	paths        = desc("paths", "Source addresses and listening ports by what dials from them have shown.", "state")
 
@@ -78,6 +79,7 @@ func emitDials(s reuseport.Stats, out chan<- prometheus.Metric) {
 		count(out, newPort, n, cause.String())
 	}
 	count(out, hedges, s.Hedges)
+	count(out, handOvers, s.HandOvers)
 	count(out, hedgeWins, s.HedgeWins)
 }
 

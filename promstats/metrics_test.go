@@ -39,7 +39,7 @@ func TestEmit(t *testing.T) {
 		"dial_duration_seconds reused": dial.Reused.Count, "dial_duration_seconds new": dial.New.Count, "dial_duration_seconds failed": dial.Failed.Count,
 		"dial_duration_seconds new within 2": dial.New.Buckets[1].Count,
 		"new_port_dials_total policy":        501, "new_port_dials_total hedge won": 502,
-		"hedges_total ": s.Hedges, "hedge_wins_total ": s.HedgeWins,
+		"hedges_total ": s.Hedges, "hand_overs_total ": s.HandOvers, "hedge_wins_total ": s.HedgeWins,
 		"punches_total connected": s.Punched, "punches_total failed": s.PunchesFailed, "punch_syns_total ": s.PunchSYNs,
 		"listeners ": uint64(s.Listeners), "accepted_total ": s.Accepted,
 		"accept_skipped_total ": s.AcceptSkipped, "accept_delayed_total ": s.AcceptDelayed,

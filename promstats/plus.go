@@ -21,6 +21,7 @@ func plus(a, b reuseport.Stats) reuseport.Stats {
 		},
 
 		Hedges:    a.Hedges + b.Hedges,
+		HandOvers: a.HandOvers + b.HandOvers,
 		HedgeWins: a.HedgeWins + b.HedgeWins,
 		Paths:     slices.Concat(a.Paths, b.Paths),
 

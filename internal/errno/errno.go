@@ -21,6 +21,9 @@ func IsAddrNotAvail(err error) bool { return errors.Is(err, addrNotAvail) }
 // IsRefused reports whether the peer answered a SYN with a reset.
 func IsRefused(err error) bool { return errors.Is(err, refused) }
 
+// IsTimedOut reports whether the kernel gave a connect up, because nobody answered.
+func IsTimedOut(err error) bool { return errors.Is(err, timedOut) }
+
 // IsRejected reports whether a SYN was turned away: by the peer, by a NAT or firewall on
 // the way, or by nobody until the kernel gave up.
 func IsRejected(err error) bool { return isOneOf(err, rejected) }

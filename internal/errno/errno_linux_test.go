@@ -13,7 +13,7 @@ var rows = map[syscall.Errno][]string{
 	syscall.ENETUNREACH:   {"IsRejected", "AcceptHarmless"},
 	syscall.EHOSTDOWN:     {"IsRejected", "AcceptHarmless"},
 	syscall.ENOPROTOOPT:   {"IsRejected", "AcceptHarmless"},
-	syscall.ETIMEDOUT:     {"IsRejected"},
+	syscall.ETIMEDOUT:     {"IsTimedOut", "IsRejected"},
 	syscall.EACCES:        {"IsRejected"},
 	syscall.EPIPE:         {},
 	syscall.ENOTCONN:      {"IsNotConnected"},

@@ -18,6 +18,9 @@ func IsAddrNotAvail(err error) bool { return has(err, "address not available") }
 // IsRefused reports whether the peer refused the connection.
 func IsRefused(err error) bool { return has(err, "connection refused") }
 
+// IsTimedOut reports false.
+func IsTimedOut(err error) bool { return false }
+
 // IsRejected reports whether a SYN was turned away.
 func IsRejected(err error) bool { return IsRefused(err) }
 

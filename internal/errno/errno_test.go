@@ -17,6 +17,7 @@ var predicates = map[string]func(error) bool{
 	"IsAddrInUse":      errno.IsAddrInUse,
 	"IsAddrNotAvail":   errno.IsAddrNotAvail,
 	"IsRefused":        errno.IsRefused,
+	"IsTimedOut":       errno.IsTimedOut,
 	"IsRejected":       errno.IsRejected,
 	"IsNotConnected":   errno.IsNotConnected,
 	"IsOutOfResources": errno.IsOutOfResources,

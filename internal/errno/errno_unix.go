@@ -8,11 +8,12 @@ const (
 	addrInUse    = syscall.EADDRINUSE
 	addrNotAvail = syscall.EADDRNOTAVAIL
 	refused      = syscall.ECONNREFUSED
+	timedOut     = syscall.ETIMEDOUT
 )
 
 var (
 	rejected = []syscall.Errno{
-		refused, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ETIMEDOUT,
+		refused, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH, timedOut,
 		syscall.EACCES,                // ICMPv6 "administratively prohibited" (RFC 6092, REC-34)
 		hostDown, syscall.ENOPROTOOPT, // rarer ICMP codes
 	}

@@ -12,11 +12,12 @@ const (
 	addrInUse    = windows.WSAEADDRINUSE
 	addrNotAvail = windows.WSAEADDRNOTAVAIL
 	refused      = windows.WSAECONNREFUSED
+	timedOut     = windows.WSAETIMEDOUT
 )
 
 var (
 	rejected = []syscall.Errno{
-		refused, windows.WSAECONNRESET, windows.WSAEHOSTUNREACH, windows.WSAENETUNREACH, windows.WSAETIMEDOUT,
+		refused, windows.WSAECONNRESET, windows.WSAEHOSTUNREACH, windows.WSAENETUNREACH, timedOut,
 	}
 	notConnected   = []syscall.Errno{windows.WSAENOTCONN, windows.WSAECONNRESET}
 	outOfResources = []syscall.Errno{windows.WSAEMFILE, windows.WSAENOBUFS}

@@ -15,7 +15,7 @@ var rows = map[syscall.Errno][]string{
 	windows.WSAECONNRESET:             {"IsRejected", "IsNotConnected", "AcceptHarmless"},
 	windows.WSAEHOSTUNREACH:           {"IsRejected"},
 	windows.WSAENETUNREACH:            {"IsRejected"},
-	windows.WSAETIMEDOUT:              {"IsRejected"},
+	windows.WSAETIMEDOUT:              {"IsTimedOut", "IsRejected"},
 	windows.WSAESHUTDOWN:              {},
 	windows.WSAENOTCONN:               {"IsNotConnected"},
 	windows.WSAEMFILE:                 {"IsOutOfResources", "AcceptStarved"},

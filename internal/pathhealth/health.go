@@ -1,7 +1,7 @@
 package pathhealth
 
 import (
-	"net/netip"
+	"cmp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -9,82 +9,116 @@ import (
 )
 
 // Health is what a Transport knows of its paths. The zero value is ready. All methods are
-// safe for concurrent use. On a healthy path at most one dial per source per second takes
+// safe for concurrent use. On a healthy path at most one dial per path and second takes
 // the lock.
 type Health struct {
 	mu    sync.Mutex
 	paths *paths // nil until first used
 
-	faulty atomic.Bool // some path is blocked or has silent hosts
+	faulty atomic.Bool // something speaks against a path, a host or a network
 
-	// fresh has the time at which each source's last handshake was recorded. The map is
+	// fresh has the time at which each path's last handshake was recorded. The map is
 	// replaced and never changed, so that it can be read without the lock.
-	fresh atomic.Pointer[map[netip.AddrPort]time.Time]
+	fresh atomic.Pointer[map[pathKey]time.Time]
 }
 
 // freshFor is how long after a recorded handshake the next ones of its path need not be
 // recorded. So the last handshake may be that much younger than its record.
 const freshFor = time.Second
 
-// NeedsSource reports whether a dial from laddr has to know its source address before it
-// starts.
-func (h *Health) NeedsSource(laddr netip.AddrPort) bool {
-	if !h.faulty.Load() {
-		return false
-	}
+// NeedsSource reports whether a dial has to know its source address before it starts.
+// Without that its plan is that of Timing.Fresh.
+func (h *Health) NeedsSource() bool { return h.faulty.Load() }
+
+// BeginDial decides how a dial leaves. If the dial becomes the probe that is due, that probe
+// is used up.
+func (h *Health) BeginDial(to Target, in Timing) Plan {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.known().needsSource(laddr.Port(), laddr.Addr())
+	return h.known().beginDial(to, in, time.Now())
 }
 
-// BeginDial decides how a dial of raddr leaves from the listening port source. If the dial
-// becomes the probe that is due, that probe is used up. hedgeDelay is
-// Transport.HedgeDelay.
-func (h *Health) BeginDial(source netip.AddrPort, raddr netip.Addr, hedgeDelay time.Duration) Plan {
+// BeginHedge decides whether the hedge of a dial starts early, now, and takes its share of
+// the budget.
+func (h *Health) BeginHedge(to Target) HedgeAnswer {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.known().beginDial(source, raddr, hedgeDelay, time.Now())
+	return h.known().beginHedge(to, time.Now())
 }
 
-// BeginHedge decides whether the hedge of a dial starts now, and takes its share of the
-// budget.
-func (h *Health) BeginHedge(source netip.AddrPort, raddr netip.Addr) HedgeAnswer {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.known().beginHedge(source, raddr, time.Now())
-}
-
-// RecordHandshake records a handshake from the listening port source with raddr. It
-// reports whether that ends a block.
-func (h *Health) RecordHandshake(source netip.AddrPort, raddr netip.Addr) (recovered bool) {
+// RecordHandshake records a handshake from the listening port. It reports whether that ends
+// a block.
+func (h *Health) RecordHandshake(to Target) (recovered bool) {
 	now := time.Now()
-	if h.isFresh(source, now) {
+	if h.isFresh(to.path(), now) {
 		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	recovered = h.known().recordHandshake(source, raddr, now)
-	h.freshen(source, now)
-	h.faulty.Store(h.known().faulty())
+	recovered = h.known().recordHandshake(to, now)
+	h.freshen(to.path(), now)
+	h.faulty.Store(h.known().isFaulty())
 	return recovered
 }
 
-// RecordHedgeWin records that raddr answered a hedge while the SYN from the listening port
-// source was unanswered. It reports whether that blocks the path.
-func (h *Health) RecordHedgeWin(source netip.AddrPort, raddr netip.Addr) (blocked bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	blocked = h.known().recordHedgeWin(source, raddr, time.Now())
-	h.faulty.Store(h.known().faulty())
+// A Win is a hedge that was answered.
+type Win struct {
+	Early  bool // it took a share of the budget, which it gives back
+	Strong bool // the listening port's SYNs had time enough for an answer
+}
+
+// RecordHedgeWin records that the host answered a hedge while the SYNs from the listening port
+// were unanswered. It reports whether that blocks the path.
+func (h *Health) RecordHedgeWin(to Target, win Win) (blocked bool) {
+	h.record(func(ps *paths, now time.Time) {
+		if win.Early {
+			ps.giveBack()
+		}
+		blocked = ps.recordHedgeWin(to, win.Strong, now)
+	})
 	return blocked
 }
 
-// Paths returns what is known of all paths, ordered by source.
+// RecordTimeout records that a dial from the listening port ran out of time, with no hedge.
+func (h *Health) RecordTimeout(to Target) {
+	h.record(func(ps *paths, now time.Time) { ps.recordTimeout(to, now) })
+}
+
+// RecordSilence records that neither the listening port nor a hedge was answered.
+func (h *Health) RecordSilence(to Target) {
+	h.record(func(ps *paths, _ time.Time) { ps.recordSilence(to) })
+}
+
+// RecordRefusal records that a dial from the listening port was refused. It reports whether the
+// dial is worth a try from an ephemeral port, for which it takes a share of the budget.
+func (h *Health) RecordRefusal(to Target) (retry bool) {
+	h.record(func(ps *paths, now time.Time) { retry = ps.recordRefusal(to, now) })
+	return retry
+}
+
+// RecordRetryWin records that the host refused the listening port and answered an ephemeral
+// one. It reports whether that blocks the path.
+func (h *Health) RecordRetryWin(to Target) (blocked bool) {
+	h.record(func(ps *paths, now time.Time) { blocked = ps.recordRetryWin(to, now) })
+	return blocked
+}
+
+// record changes what is known.
+func (h *Health) record(change func(*paths, time.Time)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change(h.known(), time.Now())
+	h.faulty.Store(h.known().isFaulty())
+}
+
+// Paths returns what is known of all paths, ordered by source and distance.
 func (h *Health) Paths() []Path {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	all := h.known().list(time.Now())
-	slices.SortFunc(all, func(a, b Path) int { return a.Source.Compare(b.Source) })
+	slices.SortFunc(all, func(a, b Path) int {
+		return cmp.Or(a.Source.Compare(b.Source), cmp.Compare(a.Distance, b.Distance))
+	})
 	return all
 }
 
@@ -96,19 +130,19 @@ func (h *Health) known() *paths {
 	return h.paths
 }
 
-// isFresh reports whether a handshake from source need not be recorded.
-func (h *Health) isFresh(source netip.AddrPort, now time.Time) bool {
+// isFresh reports whether a handshake of a path need not be recorded.
+func (h *Health) isFresh(key pathKey, now time.Time) bool {
 	fresh := h.fresh.Load()
-	return fresh != nil && now.Sub((*fresh)[source]) < freshFor && !h.faulty.Load()
+	return fresh != nil && now.Sub((*fresh)[key]) < freshFor && !h.faulty.Load()
 }
 
-// freshen publishes that a handshake from source was recorded. The caller holds mu.
-func (h *Health) freshen(source netip.AddrPort, now time.Time) {
-	next := map[netip.AddrPort]time.Time{source: now}
+// freshen publishes that a handshake of a path was recorded. The caller holds mu.
+func (h *Health) freshen(key pathKey, now time.Time) {
+	next := map[pathKey]time.Time{key: now}
 	if fresh := h.fresh.Load(); fresh != nil {
-		for s, at := range *fresh {
-			if s != source && now.Sub(at) < freshFor {
-				next[s] = at
+		for k, at := range *fresh {
+			if k != key && now.Sub(at) < freshFor {
+				next[k] = at
 			}
 		}
 	}

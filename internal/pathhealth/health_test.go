@@ -17,29 +17,29 @@ func TestHealthFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var h Health
 		last := func() time.Time { return h.Paths()[0].LastHandshake }
-		h.RecordHandshake(listener, host(1, 1))
+		h.RecordHandshake(far(1, 1))
 		first := last()
 		time.Sleep(freshFor - 1)
-		h.RecordHandshake(listener, host(2, 1))
+		h.RecordHandshake(far(2, 1))
 		if last() != first {
 			t.Error("a second handshake within freshFor was recorded")
 		}
-		if h.RecordHandshake(listener, host(2, 1)) {
+		if h.RecordHandshake(far(2, 1)) {
 			t.Error("a handshake on a healthy path ended a block")
 		}
 		time.Sleep(time.Nanosecond)
-		h.RecordHandshake(listener, host(2, 1))
+		h.RecordHandshake(far(2, 1))
 		if got := last().Sub(first); got != freshFor {
 			t.Errorf("the handshake after freshFor was recorded for %v", got)
 		}
-		h.RecordHedgeWin(listener, host(3, 1))
+		h.RecordHedgeWin(far(3, 1), Win{Strong: true})
 		time.Sleep(time.Nanosecond)
-		h.RecordHandshake(listener, host(3, 1))
+		h.RecordHandshake(far(3, 1))
 		if p := h.Paths()[0]; p.SilentHosts != 0 || last().Sub(first) != freshFor+1 {
 			t.Errorf("on a path with a silent host: %+v", p)
 		}
 		time.Sleep(time.Nanosecond)
-		h.RecordHandshake(listener, host(4, 1))
+		h.RecordHandshake(far(4, 1))
 		if last().Sub(first) != freshFor+1 {
 			t.Error("a second handshake within freshFor was recorded on a path that is healthy again")
 		}
@@ -51,13 +51,13 @@ func TestHealthFreshPerSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var h Health
 		began := time.Now()
-		h.RecordHandshake(listener, host(1, 1))
+		h.RecordHandshake(far(1, 1))
 		const others = 8
 		for n := range others {
-			h.RecordHandshake(netip.AddrPortFrom(listener.Addr(), listener.Port()+1+uint16(n)), host(1, 1))
+			h.RecordHandshake(Target{netip.AddrPortFrom(listener.Addr(), listener.Port()+1+uint16(n)), host(1, 1), Global})
 		}
 		time.Sleep(freshFor / 2)
-		h.RecordHandshake(listener, host(1, 1)) // fresh still
+		h.RecordHandshake(far(1, 1)) // fresh still
 		paths := h.Paths()
 		if len(paths) != 1+others || paths[0].Source != listener || !paths[0].LastHandshake.Equal(began) {
 			t.Errorf("paths %+v; want %d, of which the first was not recorded again", paths, 1+others)
@@ -66,7 +66,7 @@ func TestHealthFreshPerSource(t *testing.T) {
 			t.Errorf("paths %+v; want them by source", paths)
 		}
 		time.Sleep(freshFor / 2)
-		h.RecordHandshake(listener, host(1, 1))
+		h.RecordHandshake(far(1, 1))
 		if n := len(*h.fresh.Load()); n != 1 {
 			t.Errorf("%d sources are fresh, want 1", n)
 		}
@@ -78,24 +78,24 @@ func TestHealthFreshPerSource(t *testing.T) {
 func TestHealthTellsTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var h Health
-		if h.NeedsSource(listener) {
+		if h.NeedsSource() {
 			t.Error("nothing is known")
 		}
 		for n := range blockNetworks {
-			if h.BeginHedge(listener, host(n, 1)) != HedgeNow {
+			if h.BeginHedge(far(n, 1)) != HedgeNow {
 				t.Fatalf("hedge %d may not start", n)
 			}
-			if blocked := h.RecordHedgeWin(listener, host(n, 1)); blocked != (n == blockNetworks-1) {
+			if blocked := h.RecordHedgeWin(far(n, 1), Win{Early: true, Strong: true}); blocked != (n == blockNetworks-1) {
 				t.Errorf("win %d: blocked %v", n, blocked)
 			}
-			if !h.NeedsSource(listener) {
+			if !h.NeedsSource() {
 				t.Error("a silent host is known")
 			}
 		}
-		if p := h.BeginDial(listener, host(99, 1), time.Second); p.Way != FromNewPort {
+		if p := h.BeginDial(far(99, 1), roomy); p.Way != FromNewPort {
 			t.Errorf("on a blocked path: %+v", p)
 		}
-		if !h.RecordHandshake(listener, host(0, 1)) {
+		if !h.RecordHandshake(far(0, 1)) {
 			t.Error("the block did not end")
 		}
 	})
@@ -108,12 +108,16 @@ func TestHealthConcurrently(t *testing.T) {
 	for n := range 8 {
 		all.Go(func() {
 			for i := range 200 {
-				h.RecordHandshake(listener, host(n, i))
-				h.BeginDial(listener, host(n, i), time.Second)
-				if h.BeginHedge(listener, host(n, i)) == HedgeNow {
-					h.RecordHedgeWin(listener, host(n, i))
+				h.RecordHandshake(far(n, i))
+				h.BeginDial(far(n, i), roomy)
+				if h.BeginHedge(far(n, i)) == HedgeNow {
+					h.RecordHedgeWin(far(n, i), Win{Early: true})
+					h.RecordTimeout(far(n, i))
+					h.RecordSilence(far(n, i))
+					h.RecordRefusal(far(n, i))
+					h.RecordRetryWin(far(n, i))
 				}
-				h.NeedsSource(listener)
+				h.NeedsSource()
 			}
 		})
 	}

@@ -2,9 +2,36 @@ package pathhealth
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 )
+
+// pathKey is what a path is told by.
+type pathKey struct {
+	source   netip.AddrPort
+	distance Distance
+}
+
+// path is what is known of one source address and port, and one kind of targets.
+type path struct {
+	learnt    time.Time // the newest evidence
+	handshake time.Time // the newest handshake from the listening port
+
+	// All below is since the last handshake.
+	votes     map[netip.Prefix]struct{} // networks that answered a hedge while the path was unproven
+	refusals  int                       // dials refused while the path was unproven
+	rejects   bool
+	blocked   bool
+	nextProbe time.Time // of a blocked path
+}
+
+func (to Target) path() pathKey { return pathKey{to.Source, to.Distance} }
+
+// isOf reports whether a path is that of a dial, or may be: a wildcard stands for every source.
+func (k pathKey) isOf(to Target) bool {
+	source := to.Source.Addr()
+	return k.distance == to.Distance && k.source.Port() == to.Source.Port() && k.source.Addr().Is4() == source.Is4() &&
+		(k.source.Addr() == source || source.IsUnspecified() || k.source.Addr().IsUnspecified())
+}
 
 func (p *path) state(now time.Time) State {
 	switch {
@@ -16,55 +43,64 @@ func (p *path) state(now time.Time) State {
 	return Unproven
 }
 
-// faulty reports whether the path is blocked or has silent hosts.
-func (p *path) faulty() bool { return p.blocked || len(p.silent) > 0 }
+// isFaulty reports whether anything speaks against the path.
+func (p *path) isFaulty() bool { return p.blocked || p.rejects || len(p.votes) > 0 }
 
-func (p *path) proven(now time.Time) bool { return now.Before(p.provenUntil()) }
+// proven reports whether the last handshake still vouches for the path.
+func (p *path) proven(now time.Time) bool {
+	return !p.handshake.IsZero() && now.Sub(p.handshake) < provenFor
+}
 
-// provenUntil returns until when the last handshake vouches for the path. The zero time
-// plus provenFor is long past: a path without a handshake is not proven.
-func (p *path) provenUntil() time.Time { return p.handshake.Add(provenFor) }
-
-// votes returns the networks that count towards a block: those with a host that answered a
-// hedge while no handshake vouched for the path.
-func (p *path) votes() map[netip.Prefix]struct{} {
-	networks := make(map[netip.Prefix]struct{})
-	for _, host := range p.silent {
-		if !host.seen.Before(p.provenUntil()) {
-			networks[networkOf(host.addr)] = struct{}{}
-		}
+// vote counts a network against the path.
+func (p *path) vote(network netip.Prefix) {
+	if p.votes == nil {
+		p.votes = make(map[netip.Prefix]struct{})
 	}
-	return networks
+	p.votes[network] = struct{}{}
 }
 
-func (p *path) silentHost(addr netip.Addr) *silentHost {
-	i := slices.IndexFunc(p.silent, func(h silentHost) bool { return h.addr == addr })
-	if i < 0 {
-		return nil
-	}
-	return &p.silent[i]
-}
-
-// addSilent puts addr last. The slice is in the order in which hosts were seen, so the first
-// is forgotten first.
-func (p *path) addSilent(addr netip.Addr, now time.Time) {
-	p.dropSilent(addr)
-	for len(p.silent) > 0 && (len(p.silent) >= maxSilentHosts || now.Sub(p.silent[0].seen) >= forgetAfter) {
-		p.dropSilent(p.silent[0].addr)
-	}
-	p.silent = append(p.silent, silentHost{addr: addr, seen: now, nextProbe: now.Add(probeEvery)})
-}
-
-func (p *path) dropSilent(addr netip.Addr) {
-	p.silent = slices.DeleteFunc(p.silent, func(h silentHost) bool { return h.addr == addr })
-}
-
-// networkOf returns addr's network, which has one vote: /16 of IPv4 or /32 of IPv6, the sizes
-// that registries hand out to one operator.
+// networkOf returns the network that has one vote: /16 of IPv4 or /32 of IPv6, the sizes that
+// registries hand out to one operator.
 func networkOf(addr netip.Addr) netip.Prefix {
 	bits := 32
 	if addr.Is4() {
 		bits = 16
 	}
 	return netip.PrefixFrom(addr.WithZone(""), bits).Masked()
+}
+
+// recall returns what is known of a path. It returns nil if nothing is, and forgets what is
+// too old.
+func (ps *paths) recall(key pathKey, now time.Time) *path {
+	p := ps.bySource[key]
+	if p != nil && now.Sub(p.learnt) >= forgetAfter {
+		delete(ps.bySource, key)
+		return nil
+	}
+	return p
+}
+
+// learn returns the entry of a path for new evidence. The oldest entry makes room for it.
+func (ps *paths) learn(key pathKey, now time.Time) *path {
+	p := ps.recall(key, now)
+	if p == nil {
+		if len(ps.bySource) >= maxPaths {
+			delete(ps.bySource, oldest(ps.bySource, func(p *path) time.Time { return p.learnt }))
+		}
+		p = &path{}
+		ps.bySource[key] = p
+	}
+	p.learnt = now
+	return p
+}
+
+// oldest returns the key of the entry that was learnt first.
+func oldest[K comparable, V any](entries map[K]V, learnt func(V) time.Time) (key K) {
+	var first time.Time
+	for k, v := range entries {
+		if at := learnt(v); first.IsZero() || at.Before(first) {
+			key, first = k, at
+		}
+	}
+	return key
 }

@@ -1,16 +1,25 @@
 // Package pathhealth remembers what the paths from listening ports have shown, and says
-// how a dial should leave: from the listening port alone, with a hedge behind it, or from
-// an ephemeral port.
+// how a dial should leave: from the listening port with a hedge behind it, or from an
+// ephemeral port.
 //
 // paths decides: it is pure, and its caller tells it the time and what happened.
 // [Health] adds the lock and the clock.
+//
+// # The model
+//
+// Evidence is kept about three things. About a path: a source address and port, and how far
+// its targets are, since a neighbour says nothing about a border. About a host, and about its
+// network: from a source address, whatever the port. A handshake from the listening port
+// proves the path and clears its host and network. A hedge that was answered makes its host
+// silent, its network suspect, and is a vote against a path that is not proven. A dial that
+// ran out of time with no hedge makes its host and network suspect. Silence of both ports
+// clears a suspicion and says nothing else: the peer is dead.
 package pathhealth
 
 import (
 	"net/netip"
 	"time"
 
-	"github.com/reusetransport/reuseport/internal/netaddr"
 	"github.com/reusetransport/reuseport/internal/tokenbucket"
 )
 
@@ -18,8 +27,8 @@ import (
 // documentation of Transport.HedgeDelay makes.
 const (
 	// provenFor is how long one handshake from the listening port vouches for its
-	// path. During that time nothing blocks the path, and no dial is hedged but to
-	// silent hosts.
+	// path. During that time nothing blocks the path, and a hedge starts early only
+	// towards suspects.
 	provenFor = 5 * time.Minute
 
 	// blockNetworks is the number of distinct networks that have to have answered a
@@ -40,34 +49,70 @@ const (
 	// until a healed path is used again.
 	probeEvery = 30 * time.Second
 
-	// forgetAfter is how long what was learnt about a path is kept without news.
+	// forgetAfter is how long what was learnt is kept without news.
 	forgetAfter = 10 * time.Minute
 
-	// maxPaths and maxSilentHosts bound the memory: the oldest entry makes room.
-	maxPaths       = 32
-	maxSilentHosts = 128
+	// maxPaths and maxPlaces bound the memory: the oldest entry makes room.
+	maxPaths  = 32
+	maxPlaces = 512
 
-	// hedgeBurst and hedgeEvery are the budget of hedges of a whole Transport. A hedge
-	// that wins gives its token back: the budget bounds SYNs to hosts that do not
+	// hedgeBurst and hedgeEvery are the budget of early hedges of a whole Transport. A
+	// hedge that wins gives its token back: the budget bounds SYNs to hosts that do not
 	// answer.
 	hedgeBurst = 32
 	hedgeEvery = 5 * time.Second
+
+	// minRefusals is how many dials in a row a path must have seen refused, with no
+	// handshake, before a refused dial is tried from an ephemeral port. It is tried then,
+	// and each time that number has doubled.
+	minRefusals = 2
 )
 
-// A Plan says how a dial leaves. HeadStart is how long a hedge waits, for Hedged alone.
+// A Target is what a dial is aimed at, and where it leaves from.
+type Target struct {
+	Source   netip.AddrPort
+	Host     netip.Addr
+	Distance Distance
+}
+
+// A Plan says how a dial leaves.
 type Plan struct {
 	Way       Way
-	HeadStart time.Duration
+	HeadStart time.Duration // of the listening port, before a hedge may start
+	HandOver  time.Duration // see Timing.handOver; zero is none
+	Why       Reason        // for FromNewPort
 }
 
 // Way is the port that a dial leaves from.
 type Way int
 
 const (
-	FromListener Way = iota // the listening port alone
-	Hedged                  // the listening port, with a hedge behind it
-	FromNewPort             // an ephemeral port
+	Hedged      Way = iota // the listening port, with a hedge behind it
+	FromNewPort            // an ephemeral port
 )
+
+// A Reason says why a dial does not leave from the listening port.
+type Reason int
+
+const (
+	NoReason    Reason = iota
+	HostSilent         // the host answered an ephemeral port and not this one
+	HostSuspect        // the last dial of the host ran out of time, and the budget is spent
+	PathBlocked        // hosts of many networks did not answer this port
+)
+
+// String returns a sentence without its end.
+func (r Reason) String() string {
+	switch r {
+	case HostSilent:
+		return "the host answers other ports alone"
+	case HostSuspect:
+		return "the last dial of the host ran out of time"
+	case PathBlocked:
+		return "hosts in many networks answer other ports alone"
+	}
+	return "no reason"
+}
 
 // A HedgeAnswer is the answer to a dial whose head start is over.
 type HedgeAnswer int
@@ -75,7 +120,7 @@ type HedgeAnswer int
 const (
 	HedgeNow   HedgeAnswer = iota
 	HedgeLater             // the budget is spent: ask again
-	HedgeNever             // the path was proven meanwhile
+	HedgeNever             // the path is proven
 )
 
 // State is what a path from a listening port has shown.
@@ -87,88 +132,65 @@ const (
 	Blocked               // blockNetworks networks answered hedges, with no handshake between
 )
 
-// A Path is one source address and port, and what dials from it have shown.
+// A Path is one source address and port with one kind of targets, and what dials have shown.
 type Path struct {
 	Source        netip.AddrPort
+	Distance      Distance
 	State         State
 	LastHandshake time.Time // zero if none is remembered
 	SilentHosts   int       // hosts that answered an ephemeral port and not this one
+	Votes         int       // networks that answered a hedge since the last handshake
+	Rejects       bool      // dials were refused here and answered from an ephemeral port
+	NextProbe     time.Time // of a blocked path
 }
 
-// paths remembers, for each source address and port, whether handshakes from it
-// complete.
+// paths remembers, for each path, host and network, what dials have shown.
 type paths struct {
-	bySource map[netip.AddrPort]*path
+	bySource map[pathKey]*path
+	places   map[placeKey]*place
 	hedges   tokenbucket.Bucket
 }
 
-// path is what is known of one source address and port.
-type path struct {
-	learnt    time.Time    // the newest evidence: a handshake or a hedge that won
-	handshake time.Time    // the newest handshake from the listening port
-	silent    []silentHost // hosts that answered a hedge and not the listening port
-	blocked   bool
-	nextProbe time.Time // of a blocked path
-}
-
-// A silentHost is a host that answered a hedge, at the time seen, and not the listening
-// port's SYN before it.
-type silentHost struct {
-	addr      netip.Addr
-	seen      time.Time
-	nextProbe time.Time
-}
-
 func newPaths() *paths {
-	return &paths{bySource: make(map[netip.AddrPort]*path), hedges: tokenbucket.New(hedgeBurst, hedgeEvery)}
+	return &paths{
+		bySource: make(map[pathKey]*path),
+		places:   make(map[placeKey]*place),
+		hedges:   tokenbucket.New(hedgeBurst, hedgeEvery),
+	}
 }
 
-// beginDial decides how a dial of raddr leaves from the listening port source. If the
-// dial becomes the probe that is due, that probe is used up. hedgeDelay is
-// Transport.HedgeDelay.
-func (ps *paths) beginDial(source netip.AddrPort, raddr netip.Addr, hedgeDelay time.Duration, now time.Time) Plan {
-	if !netaddr.IsGlobal(raddr) {
-		return Plan{Way: FromListener}
-	}
-	p := ps.recall(source, now)
-	if p == nil {
-		return Plan{Hedged, hedgeDelay}
-	}
-	host := p.silentHost(raddr)
+// beginDial decides how a dial leaves. If the dial becomes the probe that is due, that probe
+// is used up.
+func (ps *paths) beginDial(to Target, in Timing, now time.Time) Plan {
+	p, host := ps.recall(to.path(), now), ps.place(to.host(), now)
 	switch {
-	case p.blocked:
-		return ps.beginProbe(&p.nextProbe, hedgeDelay, now)
-	case host != nil:
-		return ps.beginProbe(&host.nextProbe, hedgeDelay, now)
-	case p.proven(now):
-		return Plan{Way: FromListener}
+	case p != nil && p.blocked:
+		return ps.beginProbe(&p.nextProbe, PathBlocked, in, now)
+	case host != nil && host.silent:
+		return ps.beginProbe(&host.nextProbe, HostSilent, in, now)
+	case host != nil && in.handOver() == 0 && !ps.hedges.Has(now):
+		return Plan{Way: FromNewPort, Why: HostSuspect}
+	case host != nil || ps.place(to.network(), now) != nil:
+		return in.plan(headStartShift)
+	case p != nil:
+		return in.plan(len(p.votes))
 	}
-	return Plan{Hedged, headStart(hedgeDelay, len(p.votes()))}
+	return in.plan(0)
 }
 
 // beginProbe lets one dial in probeEvery try the listening port. There is no probe without a
 // token for its hedge: without a hedge it could cost the dial all its time.
-func (ps *paths) beginProbe(next *time.Time, hedgeDelay time.Duration, now time.Time) Plan {
+func (ps *paths) beginProbe(next *time.Time, why Reason, in Timing, now time.Time) Plan {
 	if now.Before(*next) || !ps.hedges.Has(now) {
-		return Plan{Way: FromNewPort}
+		return Plan{Way: FromNewPort, Why: why}
 	}
 	*next = now.Add(probeEvery)
-	return Plan{Hedged, headStart(hedgeDelay, headStartShift)}
+	return in.plan(headStartShift)
 }
 
-// headStart returns how far the listening port's SYN runs ahead of the hedge. votes is the
-// number of networks that answered hedges.
-func headStart(hedgeDelay time.Duration, votes int) time.Duration {
-	return hedgeDelay >> min(votes, headStartShift)
-}
-
-// beginHedge decides whether the hedge of a dial starts now, and takes its token.
-func (ps *paths) beginHedge(source netip.AddrPort, raddr netip.Addr, now time.Time) HedgeAnswer {
-	if !netaddr.IsGlobal(raddr) {
-		return HedgeNever
-	}
-	p := ps.recall(source, now)
-	if p != nil && p.proven(now) && p.silentHost(raddr) == nil {
+// beginHedge decides whether the hedge of a dial starts early, now, and takes its token.
+func (ps *paths) beginHedge(to Target, now time.Time) HedgeAnswer {
+	if p := ps.recall(to.path(), now); p != nil && p.proven(now) && !ps.isSuspect(to, now) {
 		return HedgeNever
 	}
 	if !ps.hedges.Take(now) {
@@ -177,31 +199,42 @@ func (ps *paths) beginHedge(source netip.AddrPort, raddr netip.Addr, now time.Ti
 	return HedgeNow
 }
 
-// recordHandshake records a handshake from the listening port source with raddr. It
-// reports whether that ends a block.
-func (ps *paths) recordHandshake(source netip.AddrPort, raddr netip.Addr, now time.Time) (recovered bool) {
-	if !netaddr.IsGlobal(raddr) {
-		return false
-	}
-	p := ps.learn(source, now)
+// isSuspect reports whether something speaks against the host or its network.
+func (ps *paths) isSuspect(to Target, now time.Time) bool {
+	return ps.place(to.host(), now) != nil || ps.place(to.network(), now) != nil
+}
+
+// recordHandshake records a handshake from the listening port. It reports whether that ends
+// a block.
+func (ps *paths) recordHandshake(to Target, now time.Time) (recovered bool) {
+	p := ps.learn(to.path(), now)
 	recovered = p.blocked
-	p.blocked = false
-	p.handshake = now
-	p.dropSilent(raddr)
+	*p = path{learnt: now, handshake: now}
+	for key, p := range ps.bySource {
+		if key.isOf(to) {
+			p.refusals = 0
+		}
+	}
+	ps.clear(to)
 	return recovered
 }
 
-// recordHedgeWin records that raddr answered a hedge while the SYN from the listening port
-// source was unanswered, and gives the hedge's token back. It reports whether that blocks
-// the path.
-func (ps *paths) recordHedgeWin(source netip.AddrPort, raddr netip.Addr, now time.Time) (blocked bool) {
-	if !netaddr.IsGlobal(raddr) {
+// recordHedgeWin records that the host answered a hedge while the SYNs from the listening
+// port were unanswered, or refused. strong says that they had time enough for an answer. A
+// weak win may be one lost SYN, so it takes two in a row to make the host silent. It reports
+// whether that blocks the path.
+func (ps *paths) recordHedgeWin(to Target, strong bool, now time.Time) (blocked bool) {
+	host := ps.mark(to.host(), to, now)
+	host.silent = strong || host.weak
+	host.weak = !host.silent
+	host.nextProbe = now.Add(probeEvery)
+	ps.mark(to.network(), to, now)
+	p := ps.learn(to.path(), now)
+	if p.blocked || p.proven(now) {
 		return false
 	}
-	ps.hedges.GiveBack()
-	p := ps.learn(source, now)
-	p.addSilent(raddr, now)
-	if p.blocked || p.proven(now) || len(p.votes()) < blockNetworks {
+	p.vote(networkOf(to.Host))
+	if len(p.votes) < blockNetworks {
 		return false
 	}
 	p.blocked = true
@@ -209,78 +242,75 @@ func (ps *paths) recordHedgeWin(source netip.AddrPort, raddr netip.Addr, now tim
 	return true
 }
 
-// needsSource reports whether some path from port, in addr's family, is blocked or has
-// silent hosts. Only then does a dial have to know its source address before it starts.
-func (ps *paths) needsSource(port uint16, addr netip.Addr) bool {
-	for source, p := range ps.bySource {
-		if source.Port() == port && source.Addr().Is4() == addr.Is4() && p.faulty() {
-			return true
-		}
-	}
-	return false
+// giveBack returns the token of a hedge that was answered.
+func (ps *paths) giveBack() { ps.hedges.GiveBack() }
+
+// recordTimeout records that a dial from the listening port ran out of time, with no hedge.
+func (ps *paths) recordTimeout(to Target, now time.Time) {
+	ps.mark(to.host(), to, now)
+	ps.mark(to.network(), to, now)
 }
 
-// faulty reports whether any path at all is blocked or has silent hosts.
-func (ps *paths) faulty() bool {
+// recordSilence records that neither the listening port nor a hedge was answered. A host that
+// is silent stays so: its probe has failed.
+func (ps *paths) recordSilence(to Target) {
+	if host := ps.places[to.host()]; host == nil || !host.silent {
+		ps.clear(to)
+	}
+}
+
+// recordRefusal records that a dial from the listening port was refused. It reports whether
+// the dial is worth a try from an ephemeral port, for which it takes a token. The source may be
+// a wildcard: to ask for it would cost each refused dial a question.
+func (ps *paths) recordRefusal(to Target, now time.Time) (retry bool) {
+	rejects := false
+	for key, p := range ps.bySource {
+		if key.isOf(to) && p.proven(now) {
+			return false
+		}
+		rejects = rejects || key.isOf(to) && p.rejects
+	}
+	p := ps.learn(to.path(), now)
+	p.refusals++
+	isDue := p.refusals >= minRefusals && p.refusals&(p.refusals-1) == 0
+	return (rejects || isDue) && ps.hedges.Take(now)
+}
+
+// recordRetryWin records that the host refused the listening port and answered an ephemeral
+// one. It reports whether that blocks the path.
+func (ps *paths) recordRetryWin(to Target, now time.Time) (blocked bool) {
+	ps.giveBack()
+	ps.learn(to.path(), now).rejects = true
+	return ps.recordHedgeWin(to, true, now)
+}
+
+// isFaulty reports whether anything at all speaks against a path, a host or a network. Only
+// then does a dial have to know its source address before it starts.
+func (ps *paths) isFaulty() bool {
+	if len(ps.places) > 0 {
+		return true
+	}
 	for _, p := range ps.bySource {
-		if p.faulty() {
+		if p.isFaulty() {
 			return true
 		}
 	}
 	return false
 }
 
-// list returns what is known at now, in no order.
+// list returns what is known at now, in no order. A path of which only refusals are known has
+// shown nothing.
 func (ps *paths) list(now time.Time) []Path {
 	var all []Path
-	for source := range ps.bySource {
-		if p := ps.recall(source, now); p != nil {
-			all = append(all, Path{source, p.state(now), p.handshake, len(p.silent)})
+	for key := range ps.bySource {
+		p := ps.recall(key, now)
+		if p == nil || p.handshake.IsZero() && !p.isFaulty() {
+			continue
 		}
+		all = append(all, Path{
+			Source: key.source, Distance: key.distance, State: p.state(now), LastHandshake: p.handshake,
+			SilentHosts: ps.silentHosts(key, now), Votes: len(p.votes), Rejects: p.rejects, NextProbe: p.nextProbe,
+		})
 	}
 	return all
-}
-
-// recall returns what is known of source. It returns nil if nothing is, and forgets what is
-// too old.
-func (ps *paths) recall(source netip.AddrPort, now time.Time) *path {
-	p := ps.bySource[source]
-	if p == nil {
-		return nil
-	}
-	if now.Sub(p.learnt) >= forgetAfter {
-		delete(ps.bySource, source)
-		return nil
-	}
-	return p
-}
-
-// learn returns the entry of source for new evidence.
-func (ps *paths) learn(source netip.AddrPort, now time.Time) *path {
-	p := ps.recall(source, now)
-	if p == nil {
-		p = ps.enter(source)
-	}
-	p.learnt = now
-	return p
-}
-
-// enter makes the entry of source, and takes the oldest one out if there is no room.
-func (ps *paths) enter(source netip.AddrPort) *path {
-	if len(ps.bySource) >= maxPaths {
-		delete(ps.bySource, ps.oldest())
-	}
-	p := &path{}
-	ps.bySource[source] = p
-	return p
-}
-
-func (ps *paths) oldest() (oldest netip.AddrPort) {
-	var learnt time.Time
-	for source, p := range ps.bySource {
-		if !oldest.IsValid() || p.learnt.Before(learnt) {
-			oldest, learnt = source, p.learnt
-		}
-	}
-	return oldest
 }

@@ -16,6 +16,18 @@ func host(network, n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{240, byte(network), byte(n >> 8), byte(n)})
 }
 
+// far returns a target beyond the border.
+func far(network, n int) Target { return Target{listener, host(network, n), Global} }
+
+// neighbour is a target on the link.
+var neighbour = Target{listener, netip.MustParseAddr("192.0.0.80"), Near}
+
+// roomy is the timing of a dial that may be handed over, tight that of one that may not.
+var (
+	roomy = Timing{HedgeDelay: time.Second, Left: 5 * time.Second, BoundedFor: 2 * time.Second}
+	tight = Timing{HedgeDelay: time.Second, Left: 2500 * time.Millisecond, BoundedFor: 2 * time.Second}
+)
+
 // A story tells a paths what happens, at a clock of its own.
 type story struct {
 	*paths
@@ -26,29 +38,30 @@ func newStory() *story { return &story{newPaths(), start} }
 
 func (s *story) wait(d time.Duration) { s.now = s.now.Add(d) }
 
-func (s *story) ask(raddr netip.Addr) Plan {
-	return s.beginDial(listener, raddr, time.Second, s.now)
-}
+func (s *story) ask(to Target) Plan { return s.beginDial(to, roomy, s.now) }
 
-func (s *story) answered(raddr netip.Addr) bool {
-	return s.recordHandshake(listener, raddr, s.now)
-}
+func (s *story) answered(to Target) bool { return s.recordHandshake(to, s.now) }
 
-// silent is a dial whose hedge starts and wins.
-func (s *story) silent(raddr netip.Addr) (blocked bool) {
-	if s.beginHedge(listener, raddr, s.now) != HedgeNow {
-		return false
+// silent is a dial whose hedge starts early and wins by a strong proof.
+func (s *story) silent(to Target) (blocked bool) {
+	if s.beginHedge(to, s.now) == HedgeNow {
+		s.giveBack()
 	}
-	return s.recordHedgeWin(listener, raddr, s.now)
+	return s.recordHedgeWin(to, true, s.now)
 }
+
+// weak is such a dial after a short head start.
+func (s *story) weak(to Target) (blocked bool) { return s.recordHedgeWin(to, false, s.now) }
 
 // block makes n networks answer hedges and reports whether the last one blocked.
 func (s *story) block(networks int) (blocked bool) {
 	for n := range networks {
-		blocked = s.silent(host(n, 1))
+		blocked = s.silent(far(n, 1))
 	}
 	return blocked
 }
+
+func (s *story) spend() { s.hedges.Owe(hedgeBurst, s.now) }
 
 func (s *story) state() State {
 	for _, p := range s.list(s.now) {
@@ -57,50 +70,103 @@ func (s *story) state() State {
 	return Unproven
 }
 
+// TestBeginDial: what is known decides how a dial leaves.
 func TestBeginDial(t *testing.T) {
-	stranger := host(200, 9)
-	hedged := func(d time.Duration) Plan { return Plan{Hedged, d} }
-	rows := []struct {
-		why   string
-		tell  func(*story)
-		raddr netip.Addr
-		want  Plan
+	stranger := far(200, 9)
+	hedged := func(d time.Duration) Plan { return Plan{HeadStart: d, HandOver: roomy.BoundedFor} }
+	fromNewPort := func(why Reason) Plan { return Plan{Way: FromNewPort, Why: why} }
+	const eighth = time.Second / 8
+	for _, row := range []struct {
+		why  string
+		tell func(*story)
+		to   Target
+		want Plan
 	}{
 		{"nothing known", func(*story) {}, stranger, hedged(time.Second)},
-		{"a private target says nothing of the path", func(*story) {}, netip.MustParseAddr("10.1.2.3"), Plan{Way: FromListener}},
-		{"nor does a carrier's NAT", func(*story) {}, netip.MustParseAddr("100.64.0.1"), Plan{Way: FromListener}},
-		{"nor loopback", func(*story) {}, netip.MustParseAddr("::1"), Plan{Way: FromListener}},
-		{"proven", func(s *story) { s.answered(host(1, 1)) }, stranger, Plan{Way: FromListener}},
-		{"proven by a private host: not at all", func(s *story) { s.answered(netip.MustParseAddr("192.168.0.1")) }, stranger, hedged(time.Second)},
-		{"proof gets old", func(s *story) { s.answered(host(1, 1)); s.wait(provenFor) }, stranger, hedged(time.Second)},
-		{"the host that was silent", func(s *story) { s.silent(stranger) }, stranger, Plan{Way: FromNewPort}},
-		{"its neighbour", func(s *story) { s.silent(host(200, 8)) }, stranger, hedged(time.Second / 2)},
-		{"the silent host rests 30 s", func(s *story) { s.silent(stranger); s.wait(probeEvery) }, stranger, hedged(time.Second / 8)},
-		{"one dial probes it", func(s *story) { s.silent(stranger); s.wait(probeEvery); s.ask(stranger) }, stranger, Plan{Way: FromNewPort}},
-		{"it stays silent on a proven path", func(s *story) { s.silent(stranger); s.answered(host(1, 1)) }, stranger, Plan{Way: FromNewPort}},
-		{"until it answers", func(s *story) { s.silent(stranger); s.answered(stranger) }, stranger, Plan{Way: FromListener}},
+		{"proven", func(s *story) { s.answered(far(1, 1)) }, stranger, hedged(time.Second)},
+		{"the host that was silent", func(s *story) { s.silent(stranger) }, stranger, fromNewPort(HostSilent)},
+		{"from another port of ours too", func(s *story) { s.silent(stranger) },
+			Target{netip.AddrPortFrom(listener.Addr(), 4002), stranger.Host, Global}, fromNewPort(HostSilent)},
+		{"not from another address", func(s *story) { s.silent(stranger) },
+			Target{netip.MustParseAddrPort("192.0.0.71:4001"), stranger.Host, Global}, hedged(time.Second)},
+		{"one lost SYN is no silence", func(s *story) { s.weak(stranger) }, stranger, hedged(eighth)},
+		{"two in a row are", func(s *story) { s.weak(stranger); s.weak(stranger) }, stranger, fromNewPort(HostSilent)},
+		{"a handshake between", func(s *story) { s.weak(stranger); s.answered(stranger); s.weak(stranger) }, stranger, hedged(eighth)},
+		{"its neighbour", func(s *story) { s.silent(far(200, 8)) }, stranger, hedged(eighth)},
+		{"another network", func(s *story) { s.silent(far(201, 8)) }, stranger, hedged(time.Second / 2)},
+		{"its neighbour, proven", func(s *story) { s.answered(far(1, 1)); s.silent(far(200, 8)) }, stranger, hedged(eighth)},
+		{"another network, proven", func(s *story) { s.answered(far(1, 1)); s.silent(far(201, 8)) }, stranger, hedged(time.Second)},
+		{"the silent host rests 30 s", func(s *story) { s.silent(stranger); s.wait(probeEvery) }, stranger, hedged(eighth)},
+		{"one dial probes it", func(s *story) { s.silent(stranger); s.wait(probeEvery); s.ask(stranger) }, stranger, fromNewPort(HostSilent)},
+		{"it stays silent on a proven path", func(s *story) { s.silent(stranger); s.answered(far(1, 1)) }, stranger, fromNewPort(HostSilent)},
+		{"until it answers", func(s *story) { s.silent(stranger); s.answered(stranger) }, stranger, hedged(time.Second)},
 		{"two networks", func(s *story) { s.block(2) }, stranger, hedged(time.Second / 4)},
-		{"three networks", func(s *story) { s.block(3) }, stranger, hedged(time.Second / 8)},
-		{"no head start below 1/8", func(s *story) { s.block(20) }, stranger, hedged(time.Second / 8)},
-		{"blocked", func(s *story) { s.block(blockNetworks) }, stranger, Plan{Way: FromNewPort}},
-		{"blocked, a probe is due", func(s *story) { s.block(blockNetworks); s.wait(probeEvery) }, stranger, hedged(time.Second / 8)},
-		{"one dial probes", func(s *story) { s.block(blockNetworks); s.wait(probeEvery); s.ask(stranger) }, stranger, Plan{Way: FromNewPort}},
-		{"the probe was answered", func(s *story) { s.block(blockNetworks); s.answered(host(1, 1)) }, stranger, Plan{Way: FromListener}},
-		{"no token, no probe", func(s *story) {
-			s.block(blockNetworks)
-			s.wait(probeEvery)
-			s.hedges.Owe(hedgeBurst, s.now)
-		}, stranger, Plan{Way: FromNewPort}},
+		{"three networks", func(s *story) { s.block(3) }, stranger, hedged(eighth)},
+		{"no head start below 1/8", func(s *story) { s.block(20) }, stranger, hedged(eighth)},
+		{"near hosts say nothing of far ones", func(s *story) { s.silent(neighbour) }, stranger, hedged(time.Second)},
+		{"it ran out of time", func(s *story) { s.answered(far(1, 1)); s.recordTimeout(stranger, s.now) }, stranger, hedged(eighth)},
+		{"its neighbour did", func(s *story) { s.answered(far(1, 1)); s.recordTimeout(far(200, 8), s.now) }, stranger, hedged(eighth)},
+		{"and then both ports were silent", func(s *story) {
+			s.recordTimeout(stranger, s.now)
+			s.recordSilence(stranger)
+		}, stranger, hedged(time.Second)},
+		{"a failed probe clears nothing", func(s *story) { s.silent(stranger); s.recordSilence(stranger) }, stranger, fromNewPort(HostSilent)},
+		{"blocked", func(s *story) { s.block(blockNetworks) }, stranger, fromNewPort(PathBlocked)},
+		{"blocked for far hosts alone", func(s *story) { s.block(blockNetworks) }, neighbour, hedged(time.Second)},
+		{"blocked, a probe is due", func(s *story) { s.block(blockNetworks); s.wait(probeEvery) }, stranger, hedged(eighth)},
+		{"one dial probes", func(s *story) { s.block(blockNetworks); s.wait(probeEvery); s.ask(stranger) }, stranger, fromNewPort(PathBlocked)},
+		{"a neighbour's handshake ends no block", func(s *story) { s.block(blockNetworks); s.answered(neighbour) }, stranger, fromNewPort(PathBlocked)},
+		{"the probe was answered", func(s *story) { s.block(blockNetworks); s.answered(far(1, 1)) }, stranger, hedged(time.Second)},
+		{"no token, no probe", func(s *story) { s.block(blockNetworks); s.wait(probeEvery); s.spend() }, stranger, fromNewPort(PathBlocked)},
 		{"forgotten", func(s *story) { s.block(blockNetworks); s.wait(forgetAfter) }, stranger, hedged(time.Second)},
-	}
-	for _, row := range rows {
+		{"a suspicion is forgotten", func(s *story) { s.weak(stranger); s.wait(forgetAfter) }, stranger, hedged(time.Second)},
+	} {
 		t.Run(row.why, func(t *testing.T) {
 			s := newStory()
 			row.tell(s)
-			if got := s.ask(row.raddr); got != row.want {
+			if got := s.ask(row.to); got != row.want {
 				t.Errorf("plan %+v, want %+v", got, row.want)
 			}
 		})
+	}
+}
+
+// TestTightDial: a suspect host gets an ephemeral port at once if the budget is spent and the dial
+// is too short to be handed over.
+func TestTightDial(t *testing.T) {
+	s := newStory()
+	stranger := far(200, 9)
+	s.recordTimeout(stranger, s.now)
+	if got, want := s.beginDial(stranger, tight, s.now), (Plan{HeadStart: time.Second / 8}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	s.spend()
+	if got, want := s.beginDial(stranger, tight, s.now), (Plan{Way: FromNewPort, Why: HostSuspect}); got != want {
+		t.Errorf("without a token: %+v, want %+v", got, want)
+	}
+	if got := s.ask(stranger); got.Way != Hedged || got.HandOver == 0 {
+		t.Errorf("a dial with time enough: %+v, want a hand-over", got)
+	}
+}
+
+func TestTiming(t *testing.T) {
+	const s = time.Second
+	for _, row := range []struct {
+		why  string
+		in   Timing
+		want Plan
+	}{
+		{"no deadline", Timing{1250 * time.Millisecond, 1<<63 - 1, 2 * s}, Plan{HeadStart: 1250 * time.Millisecond, HandOver: 2 * s}},
+		{"time enough", Timing{s, 3 * s, 2 * s}, Plan{HeadStart: s, HandOver: 2 * s}},
+		{"too late for a hand-over", Timing{s, 3*s - 1, 2 * s}, Plan{HeadStart: s}},
+		{"a deadline as short as HedgeDelay", Timing{s, s, 2 * s}, Plan{HeadStart: 2 * s / 5}},
+		{"a late hedge", Timing{3 * s, 10 * s, 2 * s}, Plan{HeadStart: 3 * s}},
+		{"SYNs cannot be bounded", Timing{s, 10 * s, 0}, Plan{HeadStart: s}},
+		{"no time at all", Timing{s, -s, 2 * s}, Plan{HeadStart: -2 * s / 5}},
+	} {
+		if got := row.in.Fresh(); got != row.want {
+			t.Errorf("%s: %+v, want %+v", row.why, got, row.want)
+		}
 	}
 }
 
@@ -127,55 +193,54 @@ func TestPathsBlocks(t *testing.T) {
 	checkStates(t, []stateRow{
 		{"one network short", func(s *story) { s.block(blockNetworks - 1) }, Unproven},
 		{"enough networks", func(s *story) { s.block(blockNetworks) }, Blocked},
+		{"weak wins count", func(s *story) {
+			for n := range blockNetworks {
+				s.weak(far(n, 1))
+			}
+		}, Blocked},
 		{"many hosts of one network", func(s *story) {
 			for n := range 10 * blockNetworks {
-				s.silent(host(1, n))
+				s.silent(far(1, n))
 			}
 		}, Unproven},
 		{"one host again and again", func(s *story) {
 			for range 10 * blockNetworks {
-				s.silent(host(1, 1))
+				s.silent(far(1, 1))
 			}
 		}, Unproven},
 		{"a block stays while probes keep failing", func(s *story) {
 			s.block(blockNetworks)
 			for range 100 {
 				s.wait(probeEvery)
-				s.silent(host(1, 1))
+				s.silent(far(1, 1))
 			}
 		}, Blocked},
-		{"a block ends with a handshake", func(s *story) { s.block(blockNetworks); s.answered(host(3, 3)) }, Proven},
-	})
-}
-
-// TestPathsVetoes: a handshake vouches for its path for five minutes.
-func TestPathsVetoes(t *testing.T) {
-	checkStates(t, []stateRow{
+		{"a block ends with a handshake", func(s *story) { s.block(blockNetworks); s.answered(far(3, 3)) }, Proven},
 		{"a handshake between", func(s *story) {
 			s.block(blockNetworks - 1)
-			s.answered(host(200, 1))
-			s.recordHedgeWin(listener, host(201, 1), s.now)
+			s.answered(far(200, 1))
+			s.silent(far(201, 1))
 		}, Proven},
 		{"a veto while the handshake is young", func(s *story) {
-			s.answered(host(200, 1))
-			for n := range 2 * blockNetworks {
-				s.recordHedgeWin(listener, host(n, 1), s.now)
-			}
+			s.answered(far(200, 1))
+			s.block(2 * blockNetworks)
 		}, Proven},
 		{"hosts that were silent under the veto do not count after it", func(s *story) {
-			s.answered(host(200, 1))
+			s.answered(far(200, 1))
 			s.block(blockNetworks)
-			for n := range blockNetworks {
-				s.recordHedgeWin(listener, host(n, 1), s.now)
-			}
 			s.wait(provenFor)
-			s.silent(host(201, 1))
+			s.silent(far(201, 1))
 		}, Unproven},
 		{"a veto ends", func(s *story) {
-			s.answered(host(200, 1))
+			s.answered(far(200, 1))
 			s.wait(provenFor)
 			s.block(blockNetworks)
 		}, Blocked},
+		{"refusals are no evidence", func(s *story) {
+			for n := range 100 {
+				s.recordRefusal(far(n, 1), s.now)
+			}
+		}, Unproven},
 	})
 }
 
@@ -184,79 +249,133 @@ func TestPathsSaysTurnsOnce(t *testing.T) {
 	if s.block(blockNetworks - 1) {
 		t.Error("blocked too early")
 	}
-	if !s.silent(host(100, 1)) {
+	if !s.silent(far(100, 1)) {
 		t.Error("the deciding hedge did not say that it blocks")
 	}
-	if s.silent(host(101, 1)) {
+	if s.silent(far(101, 1)) {
 		t.Error("a blocked path was blocked again")
 	}
-	if !s.answered(host(102, 1)) {
+	if !s.answered(far(102, 1)) {
 		t.Error("the handshake did not say that it ends the block")
 	}
-	if s.answered(host(102, 1)) {
+	if s.answered(far(102, 1)) {
 		t.Error("a path recovered twice")
 	}
 }
 
-func TestPathsHedgeAnswers(t *testing.T) {
+// TestBeginHedge: early hedges have a budget, and on a proven path a cause.
+func TestBeginHedge(t *testing.T) {
 	s := newStory()
-	for n := range hedgeBurst {
-		if got := s.beginHedge(listener, host(n, 1), s.now); got != HedgeNow {
-			t.Fatalf("hedge %d: %v, want HedgeNow", n, got)
+	want := func(why string, to Target, want HedgeAnswer) {
+		t.Helper()
+		if got := s.beginHedge(to, s.now); got != want {
+			t.Errorf("%s: %v, want %v", why, got, want)
 		}
 	}
-	raddr := host(100, 1)
-	if got := s.beginHedge(listener, raddr, s.now); got != HedgeLater {
-		t.Errorf("beyond the budget: %v, want HedgeLater", got)
+	for n := range hedgeBurst {
+		want("within the budget", far(n, 1), HedgeNow)
 	}
-	s.recordHedgeWin(listener, host(0, 1), s.now)
-	if got := s.beginHedge(listener, raddr, s.now); got != HedgeNow {
-		t.Errorf("after a win gave its token back: %v, want HedgeNow", got)
-	}
+	want("beyond the budget", far(100, 1), HedgeLater)
+	s.giveBack()
+	want("after a win", far(100, 1), HedgeNow)
 	s.wait(hedgeEvery)
-	if got := s.beginHedge(listener, raddr, s.now); got != HedgeNow {
-		t.Errorf("after %v: %v, want HedgeNow", hedgeEvery, got)
-	}
-	s.answered(raddr)
+	want("five seconds later", far(100, 1), HedgeNow)
 	s.wait(hedgeEvery)
-	if got := s.beginHedge(listener, raddr, s.now); got != HedgeNever {
-		t.Errorf("on a path proven meanwhile: %v, want HedgeNever", got)
-	}
-	if got := s.beginHedge(listener, netip.MustParseAddr("10.0.0.1"), s.now); got != HedgeNever {
-		t.Errorf("private target: %v, want HedgeNever", got)
-	}
+	s.answered(neighbour)
+	want("a neighbour proves nothing", far(100, 1), HedgeNow)
+	s.wait(hedgeEvery)
+	s.answered(far(100, 1))
+	want("a proven path", far(100, 1), HedgeNever)
+	want("near hosts are another path", neighbour, HedgeNever)
+	s.silent(far(101, 1))
+	want("a silent host on a proven path", far(101, 1), HedgeNow)
+	s.wait(hedgeEvery)
+	want("its network", far(101, 2), HedgeNow)
+	want("another network", far(102, 1), HedgeNever)
 }
 
-func TestPathsWatches(t *testing.T) {
+// TestRefusals: the second refusal in a row is worth a try, then the fourth, the eighth; all of
+// them once a try has shown that the path rejects the port; none on a proven path.
+func TestRefusals(t *testing.T) {
 	s := newStory()
-	ip4, ip6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
-	s.answered(host(1, 1))
-	if s.needsSource(4001, ip4) {
-		t.Error("a proven path needs no look-up")
+	tries := func(n int) (tried []int) {
+		for i := range n {
+			if s.recordRefusal(far(i, 1), s.now) {
+				tried = append(tried, i+1)
+				s.giveBack()
+			}
+		}
+		return tried
 	}
-	s.recordHedgeWin(listener, host(2, 1), s.now)
-	if !s.needsSource(4001, ip4) {
-		t.Error("a silent host must be looked for")
+	if got := tries(20); len(got) != 4 || got[0] != 2 || got[1] != 4 || got[2] != 8 || got[3] != 16 {
+		t.Errorf("refusals tried again: %v", got)
 	}
-	if s.needsSource(4002, ip4) || s.needsSource(4001, ip6) {
-		t.Error("another port or family is not concerned")
+	s.answered(far(1, 1))
+	if got := tries(20); len(got) != 0 {
+		t.Errorf("on a proven path: %v", got)
+	}
+	s.wait(provenFor)
+	if got := tries(1); len(got) != 0 {
+		t.Errorf("the count did not begin anew: %v", got)
+	}
+	s.recordRetryWin(far(50, 1), s.now)
+	if got := tries(5); len(got) != 5 {
+		t.Errorf("on a path that rejects: %v", got)
+	}
+	if p := s.list(s.now); len(p) != 1 || !p[0].Rejects || p[0].SilentHosts != 1 {
+		t.Errorf("paths %+v", p)
+	}
+	s.hedges.Owe(2*hedgeBurst, s.now)
+	if s.recordRefusal(far(60, 1), s.now) {
+		t.Error("without a token")
 	}
 }
 
-func TestPathsNetworks(t *testing.T) {
-	rows := []struct {
-		a, b string
-		same bool
-	}{
-		{"203.0.1.1", "203.0.254.9", true},
-		{"203.0.1.1", "203.1.1.1", false},
-		{"2001:db8:1::1", "2001:db8:ffff::2", true},
-		{"2001:db8::1", "2001:db9::1", false},
+// TestRefusalsByWildcard: a dial from a wildcard is counted without its source, and a handshake
+// from any source ends the count.
+func TestRefusalsByWildcard(t *testing.T) {
+	s := newStory()
+	wildcard := Target{netip.MustParseAddrPort("0.0.0.0:4001"), host(1, 1), Global}
+	s.recordRefusal(wildcard, s.now)
+	s.answered(far(2, 1))
+	if s.recordRefusal(wildcard, s.now) {
+		t.Error("tried again, although the path of one source is proven")
 	}
-	for _, row := range rows {
-		same := networkOf(netip.MustParseAddr(row.a)) == networkOf(netip.MustParseAddr(row.b))
-		if same != row.same {
-			t.Errorf("%s and %s share a vote: %v, want %v", row.a, row.b, same, row.same)
+	s.wait(provenFor)
+	if s.recordRefusal(wildcard, s.now) {
+		t.Error("the handshake did not end the count")
+	}
+	if !s.recordRefusal(wildcard, s.now) {
+		t.Error("the second refusal was not tried again")
+	}
+	s.recordRetryWin(far(1, 1), s.now)
+	if other := (Target{wildcard.Source, host(3, 1), Near}); s.recordRefusal(other, s.now) {
+		t.Error("near hosts are another path")
+	}
+	if !s.recordRefusal(wildcard, s.now) {
+		t.Error("the path of the source that rejects is not that of the wildcard")
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	target := func(addr string) Target { return Target{listener, netip.MustParseAddr(addr), Global} }
+	for _, row := range []struct {
+		a, b       string
+		vote, site bool // whether they are one
+	}{
+		{"203.0.1.1", "203.0.254.9", true, false},
+		{"203.0.1.1", "203.0.1.9", true, true},
+		{"203.0.1.1", "203.1.1.1", false, false},
+		{"2001:db8:1::1", "2001:db8:ffff::2", true, false},
+		{"2001:db8:1::1", "2001:db8:1:2::2", true, true},
+		{"2001:db8::1", "2001:db9::1", false, false},
+	} {
+		a, b := target(row.a), target(row.b)
+		if same := networkOf(a.Host) == networkOf(b.Host); same != row.vote {
+			t.Errorf("%s and %s share a vote: %v", row.a, row.b, same)
+		}
+		if same := a.network() == b.network(); same != row.site {
+			t.Errorf("%s and %s are one site: %v", row.a, row.b, same)
 		}
 	}
 }
@@ -264,97 +383,67 @@ func TestPathsNetworks(t *testing.T) {
 // TestPathsBound: of more sources than maxPaths the one with the oldest evidence is forgotten.
 func TestPathsBound(t *testing.T) {
 	s := newStory()
-	source := func(n int) netip.AddrPort { return netip.AddrPortFrom(listener.Addr(), uint16(1+n)) }
+	to := func(n int) Target {
+		return Target{netip.AddrPortFrom(listener.Addr(), uint16(1+n)), host(1, 1), Global}
+	}
 	for n := range maxPaths {
-		s.recordHandshake(source(n), host(1, 1), s.now)
+		s.answered(to(n))
 		s.wait(time.Second)
 	}
-	s.recordHandshake(source(0), host(1, 1), s.now)
-	if len(s.bySource) != maxPaths || s.bySource[source(0)] == nil {
+	s.answered(to(0))
+	if len(s.bySource) != maxPaths || s.bySource[to(0).path()] == nil {
 		t.Errorf("%d paths, want %d", len(s.bySource), maxPaths)
 	}
-	s.recordHandshake(source(maxPaths), host(1, 1), s.now)
-	if len(s.bySource) != maxPaths || s.bySource[source(0)] == nil || s.bySource[source(maxPaths)] == nil {
+	s.answered(to(maxPaths))
+	if len(s.bySource) != maxPaths || s.bySource[to(0).path()] == nil || s.bySource[to(maxPaths).path()] == nil {
 		t.Errorf("%d paths, or the newest is missing", len(s.bySource))
 	}
-	if s.bySource[source(1)] != nil {
+	if s.bySource[to(1).path()] != nil {
 		t.Error("the oldest is remembered")
 	}
 }
 
-// TestPathsForgetsHosts: a silent host is remembered once, the oldest makes room for the 129th, and
-// those that are ten minutes old go.
-func TestPathsForgetsHosts(t *testing.T) {
+// TestPlacesBound: the oldest host or network makes room.
+func TestPlacesBound(t *testing.T) {
 	s := newStory()
-	hosts := func() int { return len(s.bySource[listener].silent) }
-	win := func(n int) { s.recordHedgeWin(listener, host(1, n), s.now) }
-	for n := range maxSilentHosts {
-		win(n)
+	for n := range maxPlaces {
+		s.silent(far(n>>8, n&255<<8|1)) // a network each
+		s.wait(time.Millisecond)
 	}
-	win(0) // the newest now
-	if n := hosts(); n != maxSilentHosts {
-		t.Errorf("%d hosts, want %d", n, maxSilentHosts)
+	if len(s.places) != maxPlaces {
+		t.Errorf("%d places, want %d", len(s.places), maxPlaces)
 	}
-	win(maxSilentHosts)
-	p := s.bySource[listener]
-	if hosts() != maxSilentHosts || p.silentHost(host(1, 1)) != nil || p.silentHost(host(1, 0)) == nil || p.silentHost(host(1, maxSilentHosts)) == nil {
-		t.Errorf("%d hosts, or not the oldest went", hosts())
-	}
-	s.wait(forgetAfter - 1)
-	win(1000)
-	if n := hosts(); n != maxSilentHosts {
-		t.Errorf("%d hosts just before they are too old, want %d", n, maxSilentHosts)
-	}
-	s.wait(1)
-	win(1001)
-	if n := hosts(); n != 2 {
-		t.Errorf("%d hosts, want the 2 that are not too old", n)
-	}
-	s.wait(forgetAfter - 1)
-	s.answered(host(2, 1)) // so that the path is not forgotten
-	s.wait(1)
-	win(1002)
-	if n := hosts(); n != 1 {
-		t.Errorf("%d hosts, want 1", n)
+	last := far((maxPlaces-1)>>8, (maxPlaces-1)&255<<8|1)
+	if s.place(last.host(), s.now) == nil || s.place(far(0, 1).host(), s.now) != nil {
+		t.Error("not the oldest went")
 	}
 }
 
-// TestPathsHedgesSilentHost: a proven path is hedged towards a host that was silent on it.
-func TestPathsHedgesSilentHost(t *testing.T) {
-	s := newStory()
-	s.silent(host(1, 1))
-	s.answered(host(2, 1))
-	if got := s.beginHedge(listener, host(1, 1), s.now); got != HedgeNow {
-		t.Errorf("the silent host: %v, want HedgeNow", got)
-	}
-	if got := s.beginHedge(listener, host(1, 2), s.now); got != HedgeNever {
-		t.Errorf("another host: %v, want HedgeNever", got)
-	}
-}
-
-// TestPathsIgnorePrivate: what a private host answers is no evidence.
-func TestPathsIgnorePrivate(t *testing.T) {
-	s := newStory()
-	private := netip.MustParseAddr("10.0.0.1")
-	if s.answered(private) || s.recordHedgeWin(listener, private, s.now) || len(s.bySource) != 0 {
-		t.Errorf("paths %v, or a turn", s.bySource)
+func TestDistance(t *testing.T) {
+	for addr, want := range map[string]Distance{
+		"203.0.113.1": Global, "2001:db8::1": Global, "10.0.0.1": Private, "100.64.0.1": Private,
+		"fd00::1": Private, "192.168.1.1": Private, "fe80::1": Near, "169.254.0.1": Near,
+	} {
+		if got := DistanceOf(netip.MustParseAddr(addr), false); got != want {
+			t.Errorf("%s is %v, want %v", addr, got, want)
+		}
+		if got := DistanceOf(netip.MustParseAddr(addr), true); got != Near {
+			t.Errorf("%s on a link is %v", addr, got)
+		}
 	}
 }
 
-// FuzzPaths plays a story of dials and checks what must hold whatever
-// happens. Three bytes are one event: what, whose, and how long it took.
+// FuzzPaths plays a story of dials of hosts that do what they like, and checks what must hold
+// whatever happens. A dial of a host that answers ephemeral ports connects if it has time for a
+// hand-over, and no two in a row fail if it has not. Two bytes are one event: who and how, and
+// the time before it.
 func FuzzPaths(f *testing.F) {
-	f.Add([]byte{1, 1, 0, 1, 2, 0, 0, 3, 200})
-	f.Add([]byte{2, 0, 0, 1, 16, 9, 3, 99, 255})
-	var block []byte
-	for n := range byte(blockNetworks) {
-		block = append(block, 2, n, 0)
-	}
-	f.Add(append(block, 0, 31, 0, 0, 31, 200, 2, 31, 0, 3, 30, 0))
+	f.Add([]byte{1, 1, 0, 1, 2, 0, 0, 3})
+	f.Add([]byte{2, 0, 0, 1, 16, 9, 3, 99, 255, 255, 7, 0, 7, 0, 7, 0})
 	f.Fuzz(func(t *testing.T, events []byte) {
-		f := &pathFuzz{story: newStory(), t: t, winners: make(map[netip.AddrPort]map[netip.Prefix]bool)}
-		for ; len(events) >= 3; events = events[3:] {
-			f.event(events[0], events[1], events[2])
+		f := &pathFuzz{story: newStory(), t: t, failed: make(map[netip.Addr]time.Time)}
+		for ; len(events) >= 2; events = events[2:] {
+			f.event(events[0], events[1])
 			f.check()
 		}
 	})
@@ -363,73 +452,98 @@ func FuzzPaths(f *testing.F) {
 type pathFuzz struct {
 	*story
 	t          *testing.T
-	unanswered int // hedges started less those that won
-	source     netip.AddrPort
-	winners    map[netip.AddrPort]map[netip.Prefix]bool // since the last handshake
+	unanswered int                      // early hedges less those that won
+	failed     map[netip.Addr]time.Time // when the last dial of a reachable host failed
 }
 
-func (f *pathFuzz) event(what, who, after byte) {
+// Behaviours of a host towards the listening port; all but dead answer an ephemeral one.
+const (
+	answers = iota
+	drops
+	rejects
+	dead
+)
+
+func (f *pathFuzz) event(what, after byte) {
 	f.wait(time.Duration(after) * time.Duration(after) * 20 * time.Millisecond)
-	f.source = netip.AddrPortFrom(host(0, 0), uint16(what>>2))
-	raddr := host(int(who&31), int(who>>5)<<3+int(after&7))
-	switch what & 3 {
-	case 0:
-		f.checkPlan(raddr)
-	case 1, 2:
-		f.hedge(raddr, what&3 == 2)
-	case 3:
-		f.recordHandshake(f.source, raddr, f.now)
-		delete(f.winners, f.source)
-		if p := f.bySource[f.source]; p.blocked || !p.proven(f.now) {
-			f.t.Fatal("a handshake did not prove the path")
-		}
+	to := far(int(what>>2&7), int(what>>5))
+	in := roomy
+	if after&1 == 1 {
+		in = tight
 	}
-}
-
-func (f *pathFuzz) checkPlan(raddr netip.Addr) {
-	got := f.beginDial(f.source, raddr, time.Second, f.now)
-	if got.Way == Hedged && (got.HeadStart < time.Second/8 || got.HeadStart > time.Second) {
-		f.t.Fatalf("head start %v", got.HeadStart)
-	}
-	p := f.bySource[f.source]
-	if got.Way == FromNewPort && (p == nil || !p.blocked && p.silentHost(raddr) == nil) {
-		f.t.Fatal("an ephemeral port without cause")
-	}
-}
-
-func (f *pathFuzz) hedge(raddr netip.Addr, wins bool) {
-	if f.beginHedge(f.source, raddr, f.now) != HedgeNow {
+	kind := int(what & 3)
+	connected := f.dial(to, kind, in)
+	reachable := kind == answers || kind == drops
+	if connected || !reachable {
+		delete(f.failed, to.Host)
 		return
 	}
-	f.unanswered++
-	if wins {
-		f.unanswered--
-		f.win(raddr)
+	if in == roomy {
+		f.t.Fatal("a reachable host was not reached in time enough")
 	}
+	if last, ok := f.failed[to.Host]; ok && f.now.Sub(last) < forgetAfter {
+		f.t.Fatal("a reachable host was not reached twice in a row")
+	}
+	f.failed[to.Host] = f.now
 }
 
-// win checks who blocks: no fewer than blockNetworks networks since the last
-// handshake.
-func (f *pathFuzz) win(raddr netip.Addr) {
-	if f.winners[f.source] == nil {
-		f.winners[f.source] = make(map[netip.Prefix]bool)
+// dial does what package reuseport does with the answers of paths.
+func (f *pathFuzz) dial(to Target, how int, in Timing) (connected bool) {
+	plan := f.beginDial(to, in, f.now)
+	if plan.Way == FromNewPort {
+		return how != dead
 	}
-	f.winners[f.source][networkOf(raddr)] = true
-	if f.recordHedgeWin(f.source, raddr, f.now) && len(f.winners[f.source]) < blockNetworks {
-		f.t.Fatalf("%d networks blocked a path", len(f.winners[f.source]))
+	if plan.HeadStart > in.HedgeDelay || plan.HeadStart <= 0 || plan.HeadStart > in.Left/2 {
+		f.t.Fatalf("head start %v of %+v", plan.HeadStart, in)
 	}
+	if how == answers {
+		f.answered(to)
+		return true
+	}
+	if how == rejects {
+		return f.retry(to)
+	}
+	return f.hedge(to, plan, how)
+}
+
+func (f *pathFuzz) hedge(to Target, plan Plan, how int) (connected bool) {
+	early := f.beginHedge(to, f.now) == HedgeNow
+	switch {
+	case !early && plan.HandOver == 0:
+		f.recordTimeout(to, f.now)
+		return false
+	case how == dead:
+		if early {
+			f.unanswered++
+		}
+		f.recordSilence(to)
+		return false
+	}
+	if early {
+		f.giveBack()
+	}
+	f.recordHedgeWin(to, plan.HeadStart >= time.Second || !early, f.now)
+	return true
+}
+
+func (f *pathFuzz) retry(to Target) (connected bool) {
+	if !f.recordRefusal(to, f.now) {
+		return false
+	}
+	f.recordRetryWin(to, f.now)
+	return true
 }
 
 func (f *pathFuzz) check() {
 	if limit := hedgeBurst + int(f.now.Sub(start)/hedgeEvery); f.unanswered > limit {
 		f.t.Fatalf("%d unanswered hedges, the budget is %d", f.unanswered, limit)
 	}
-	if len(f.bySource) > maxPaths {
-		f.t.Fatalf("%d paths kept", len(f.bySource))
+	if len(f.bySource) > maxPaths || len(f.places) > maxPlaces {
+		f.t.Fatalf("%d paths and %d places kept", len(f.bySource), len(f.places))
 	}
-	for source, p := range f.bySource {
-		if len(p.silent) > maxSilentHosts {
-			f.t.Fatalf("%v: %d silent hosts kept", source, len(p.silent))
+	for _, p := range f.bySource {
+		if p.blocked && len(p.votes) < blockNetworks {
+			f.t.Fatalf("%d networks blocked a path", len(p.votes))
 		}
 	}
 }

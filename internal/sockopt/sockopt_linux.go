@@ -138,6 +138,17 @@ func ioctl(fd uintptr, request uint) (int, error) {
 // discardFlag makes recv drop the bytes without copying them (tcp(7), since Linux 2.4).
 const discardFlag = unix.MSG_TRUNC
 
+// LimitSYNs makes connect give up with ETIMEDOUT after BoundedFor (TCP_SYNCNT 1, the least
+// there is). Until then it sends three SYNs, or two before Linux 6.5, which repeats more slowly.
+func LimitSYNs(fd uintptr) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_SYNCNT, 1))
+}
+
+// BoundedFor is how long a connect with LimitSYNs lasts, to some hundredths of a second: 1 s +
+// 2 s (RFC 6298), or 1 s three times where the first repeats come at equal distances
+// (tcp_syn_linear_timeouts, Linux 6.5). That is when the next SYN would leave.
+const BoundedFor = 3050 * time.Millisecond
+
 // GiveToFirst attaches a program to the reuseport group of a socket that gives every
 // connection to the first of the group (Linux 4.5). On a socket that is not yet bound it
 // makes the group, with that socket as the first. SO_REUSEPORT must be set before the call,

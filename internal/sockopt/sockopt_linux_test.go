@@ -176,6 +176,17 @@ func wantTraffic(t *testing.T, what string, c end, want sockopt.Traffic) {
 	})
 }
 
+// TestLimitSYNs reads back what LimitSYNs sets: one repeat. TestHandOver in lab counts SYNs.
+func TestLimitSYNs(t *testing.T) {
+	c, _ := pair(t)
+	if err := sockopt.LimitSYNs(c.fd); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.GetsockoptInt(int(c.fd), unix.IPPROTO_TCP, unix.TCP_SYNCNT); n != 1 || err != nil {
+		t.Errorf("%d repeats, %v; want 1", n, err)
+	}
+}
+
 // TestDropAll: nothing arrives any more.
 func TestDropAll(t *testing.T) {
 	c, peer := pair(t)

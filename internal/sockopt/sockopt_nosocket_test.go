@@ -32,6 +32,7 @@ func TestStubs(t *testing.T) {
 		"Peer":            func() error { _, err := sockopt.Peer(0); return err },
 		"Dup":             func() error { _, err := sockopt.Dup(0); return err },
 		"Close":           func() error { return sockopt.Close(0) },
+		"LimitSYNs":       func() error { return sockopt.LimitSYNs(0) },
 		"GiveToFirst":     func() error { return sockopt.GiveToFirst(0) },
 		"BindOnce":        func() error { return sockopt.BindOnce(0) },
 	} {

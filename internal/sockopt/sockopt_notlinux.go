@@ -32,6 +32,12 @@ func Owner(fd uintptr) (uid uint32, err error) { return 0, errors.ErrUnsupported
 // FINSent fails: these systems do not tell.
 func FINSent(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
 
+// LimitSYNs fails: only Linux has such an option.
+func LimitSYNs(fd uintptr) error { return errors.ErrUnsupported }
+
+// BoundedFor is 0: no connect lasts so long.
+const BoundedFor time.Duration = 0
+
 // GiveToFirst fails: these systems have no such program that needs no privilege.
 func GiveToFirst(fd uintptr) error { return errors.ErrUnsupported }
 

@@ -1,0 +1,81 @@
+package pathhealth
+
+import (
+	"net/netip"
+	"time"
+)
+
+// placeKey is what a host, or its network, is told by: the whole address or the prefix.
+type placeKey struct {
+	source netip.Addr
+	to     netip.Prefix
+	zone   string
+}
+
+// A place is a host or a network that something speaks against. That it is known at all makes
+// the next dial a hedged one with the shortest head start, proven path or not.
+type place struct {
+	learnt    time.Time
+	distance  Distance
+	weak      bool      // of a host: the last hedge won, and the listening port had sent too little
+	silent    bool      // of a host: it answers an ephemeral port, and not the listening one
+	nextProbe time.Time // of a silent host
+}
+
+func (to Target) host() placeKey {
+	host := to.Host.WithZone("")
+	return placeKey{to.Source.Addr(), netip.PrefixFrom(host, host.BitLen()), to.Host.Zone()}
+}
+
+// network is the site of a host: /24 of IPv4 or /48 of IPv6 (RFC 6177).
+func (to Target) network() placeKey {
+	bits := 48
+	if to.Host.Is4() {
+		bits = 24
+	}
+	prefix := netip.PrefixFrom(to.Host.WithZone(""), bits).Masked()
+	return placeKey{to.Source.Addr(), prefix, to.Host.Zone()}
+}
+
+// place returns what speaks against a host or a network. It returns nil if nothing does, and
+// forgets what is too old.
+func (ps *paths) place(key placeKey, now time.Time) *place {
+	at := ps.places[key]
+	if at != nil && now.Sub(at.learnt) >= forgetAfter {
+		delete(ps.places, key)
+		return nil
+	}
+	return at
+}
+
+// mark returns the entry of a host or a network for new evidence against it. The oldest entry
+// makes room for it.
+func (ps *paths) mark(key placeKey, to Target, now time.Time) *place {
+	at := ps.place(key, now)
+	if at == nil {
+		if len(ps.places) >= maxPlaces {
+			delete(ps.places, oldest(ps.places, func(at *place) time.Time { return at.learnt }))
+		}
+		at = &place{distance: to.Distance}
+		ps.places[key] = at
+	}
+	at.learnt = now
+	return at
+}
+
+// clear forgets what speaks against a host and its network.
+func (ps *paths) clear(to Target) {
+	delete(ps.places, to.host())
+	delete(ps.places, to.network())
+}
+
+// silentHosts counts the silent hosts of a path, which those from its other ports are too.
+func (ps *paths) silentHosts(key pathKey, now time.Time) (n int) {
+	for k := range ps.places {
+		at := ps.place(k, now)
+		if at != nil && at.silent && k.source == key.source.Addr() && at.distance == key.distance {
+			n++
+		}
+	}
+	return n
+}
