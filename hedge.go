@@ -24,7 +24,7 @@ type dialFunc func(ctx context.Context) (*net.TCPConn, error)
 
 // dialers are the two dials that dialByHealth chooses from.
 type dialers struct {
-	fromListener func(ctx context.Context, bounded bool) (*net.TCPConn, error) // bounded: by two SYNs, where the system can
+	fromListener func(ctx context.Context, bounded bool) (*net.TCPConn, error) // bounded: sockopt.LimitSYNs
 	isConnected  func() bool                                                   // what the system says of fromListener's socket
 	fromNewPort  dialFunc
 }
@@ -60,10 +60,14 @@ func (t *Transport) dialByHealth(ctx context.Context, laddr, raddr netip.AddrPor
 		second:      d.hedge,
 		bounded:     bounded,
 	})
-	if err != nil && d.hedgedAt.Load() == 0 {
-		tcp, hedgeWon, err = d.retry(ctx, err)
-	} else if hedgeWon {
+	switch {
+	case hedgeWon:
 		d.recordWin(ctx, tcp)
+	case err != nil && d.hedgedAt.Load() == 0:
+		tcp, hedgeWon, err = d.retry(ctx, err)
+	}
+	if bounded && isStarved(err) {
+		tcp, err = d.fromListener(ctx, false)
 	}
 	if err != nil {
 		d.recordFailure(ctx, err)
@@ -169,7 +173,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // retry dials from an ephemeral port, on the caller's thread, after a dial with no hedge has
-// failed: where the system gave up after two SYNs, because no other goroutine could hedge; or where
+// failed: where the system gave up, because no other goroutine could hedge; or where
 // it was refused, and so were others on this path. Else the error is err.
 func (d *healthDial) retry(ctx context.Context, err error) (*net.TCPConn, bool, error) {
 	gaveUp := d.plan.HandOver > 0 && errno.IsTimedOut(err)
@@ -267,6 +271,13 @@ func (d *healthDial) recordFailure(ctx context.Context, err error) {
 
 func (d *healthDial) opError(err error) error {
 	return opError("dial", netaddr.Network(d.raddr.Addr()), d.laddr, d.raddr, err)
+}
+
+// isStarved reports whether err is that of a second dial, which has no local address, that found
+// no port or descriptor. The first has given up by then, and goes on.
+func isStarved(err error) bool {
+	op, ok := err.(*net.OpError)
+	return ok && op.Source == nil && (errno.IsAddrNotAvail(err) || errno.IsOutOfResources(err))
 }
 
 // whole returns an error of the second dial, which has no local address, as one of the whole

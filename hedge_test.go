@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -457,19 +458,21 @@ func TestHedgeOfStoppedProcess(t *testing.T) {
 	}
 }
 
-// TestGaveUp: where the system gives up after two SYNs, the hedge goes on alone, and its error
-// is the dial's. Where no goroutine could hedge, the dial goes on by itself.
+// TestGaveUp: where the system gives up after 3 s, the hedge goes on alone, and its error
+// is the dial's. If the hedge finds no port, the listening port goes on.
 func TestGaveUp(t *testing.T) {
 	boundsSYNs(t)
 	conn := connected(t)
 	errGaveUp := opError("dial", "tcp4", hedgeListener, hedgeTarget, os.NewSyscallError("connect", syscall.ETIMEDOUT))
 	synctest.Test(t, func(t *testing.T) {
 		s := newHedgeStory(t, conn)
+		var bounded []bool // of the dials from the listening port
 		dial := func(fromNewPort dialFunc) (*net.TCPConn, bool, error) {
 			ctx, cancel := context.WithTimeout(t.Context(), s.within)
 			defer cancel()
 			return s.tr.dialByHealth(ctx, hedgeListener, hedgeTarget, dialers{
-				fromListener: func(ctx context.Context, _ bool) (*net.TCPConn, error) {
+				fromListener: func(ctx context.Context, isBounded bool) (*net.TCPConn, error) {
+					bounded = append(bounded, isBounded)
 					return after(3*time.Second, nil, errGaveUp)(ctx)
 				},
 				isConnected: func() bool { return false },
@@ -478,6 +481,12 @@ func TestGaveUp(t *testing.T) {
 		}
 		if tcp, won, err := dial(after(5*time.Second, conn, nil)); tcp != conn || !won || err != nil {
 			t.Errorf("%v, %v, %v; want the hedge", tcp, won, err)
+		}
+		s.tr.health = pathhealth.Health{}
+		noPort := opError("dial", "tcp4", netip.AddrPort{}, hedgeTarget, os.NewSyscallError("connect", syscall.EADDRNOTAVAIL))
+		bounded = nil
+		if _, won, err := dial(after(0, nil, noPort)); won || !slices.Equal(bounded, []bool{true, false}) || !errors.Is(err, syscall.ETIMEDOUT) {
+			t.Errorf("hedge won %v, %v, bounded %v; want the listening port to go on", won, err, bounded)
 		}
 		s.tr.health = pathhealth.Health{}
 		_, _, err := dial(after(7*time.Second, nil, opError("dial", "tcp4", netip.AddrPort{}, hedgeTarget, context.DeadlineExceeded)))
