@@ -96,16 +96,8 @@ func (a *attempt) mayHedge() bool {
 
 // connectByHealth dials from laddr as the health of its path advises.
 func (a *attempt) connectByHealth(ctx context.Context, laddr netip.AddrPort) (*net.TCPConn, error) {
-	t, raddr := a.t, a.raddr // keeps a on the stack, so that other dials do not allocate it
-	var socket pendingSocket
-	tcp, won, err := t.dialByHealth(ctx, laddr, raddr, dialers{
-		fromListener: func(ctx context.Context, bounded bool) (*net.TCPConn, error) {
-			socket.bounded = bounded
-			return t.connectAfter(ctx, laddr, raddr, socket.control)
-		},
-		isConnected: socket.isConnected,
-		fromNewPort: func(ctx context.Context) (*net.TCPConn, error) { return t.connectNew(ctx, raddr) },
-	})
+	by := &tcpDialers{t: a.t, laddr: laddr, raddr: a.raddr}
+	tcp, won, err := a.t.dialByHealth(ctx, laddr, a.raddr, by)
 	if won {
 		a.cause = HedgeWon
 	}

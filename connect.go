@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/reusetransport/reuseport/internal/errno"
@@ -198,4 +199,52 @@ func (t *Transport) findSource(ctx context.Context, raddr netip.AddrPort) (netip
 		source, err = t.sources.Source(ctx, raddr, t.controlIn(ctx))
 	}
 	return source, err
+}
+
+// tcpDialers make the two dials of a hedged one.
+type tcpDialers struct {
+	t            *Transport
+	laddr, raddr netip.AddrPort
+	pendingSocket
+}
+
+func (d *tcpDialers) fromListener(ctx context.Context, bounded bool) (*net.TCPConn, error) {
+	d.bounded = bounded
+	return d.t.connectAfter(ctx, d.laddr, d.raddr, d.control)
+}
+
+func (d *tcpDialers) fromNewPort(ctx context.Context) (*net.TCPConn, error) {
+	return d.t.connectNew(ctx, d.raddr)
+}
+
+// A pendingSocket is the socket of a dial while it connects.
+type pendingSocket struct {
+	bounded bool
+	raw     atomic.Pointer[syscall.RawConn]
+}
+
+// control sets the options for reuse, and the bound of SYNs. Without the bound more SYNs leave
+// and nothing else changes, so its error is dropped.
+func (s *pendingSocket) control(network, address string, c syscall.RawConn) error {
+	s.raw.Store(&c)
+	if s.bounded {
+		_ = c.Control(boundSYNs)
+	}
+	return setReuseToDial(network, address, c)
+}
+
+func boundSYNs(fd uintptr) { _ = sockopt.LimitSYNs(fd) }
+
+// isConnected asks the system, which knows before the dial does if the process was stopped
+// meanwhile. It reports false where the system does not tell.
+func (s *pendingSocket) isConnected() (connected bool) {
+	raw := s.raw.Load()
+	if raw == nil {
+		return false
+	}
+	err := (*raw).Control(func(fd uintptr) {
+		_, err := sockopt.Peer(fd)
+		connected = err == nil
+	})
+	return connected && err == nil
 }

@@ -161,9 +161,7 @@ func (t *Transport) dialAs(ctx context.Context, raddr netip.AddrPort, use PortUs
 		if !errors.Is(err, ErrTupleInUse) {
 			return c, err
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if !sleep(ctx, wait) {
 			return nil, failures(err, contextError(ctx, netip.AddrPort{}, raddr))
 		}
 	}

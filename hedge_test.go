@@ -64,10 +64,31 @@ func never(t *testing.T) dialFunc {
 	}
 }
 
+// A dialFunc makes one dial.
+type dialFunc func(ctx context.Context) (*net.TCPConn, error)
+
 // played are two dials of which the system knows nothing.
-func played(first, second dialFunc) hedgeDials {
-	return hedgeDials{first: first, second: second, isConnected: func() bool { return false }}
+type played struct{ one, two dialFunc }
+
+func (p played) first(ctx context.Context) (*net.TCPConn, error)  { return p.one(ctx) }
+func (p played) second(ctx context.Context) (*net.TCPConn, error) { return p.two(ctx) }
+func (p played) isConnected() bool                                { return false }
+func (p played) endsEarly() bool                                  { return false }
+
+// playedDialers are the dials that dialByHealth chooses from. A nil connected is false.
+type playedDialers struct {
+	listener  func(ctx context.Context, bounded bool) (*net.TCPConn, error)
+	connected func() bool
+	newPort   dialFunc
 }
+
+func (p playedDialers) fromListener(ctx context.Context, bounded bool) (*net.TCPConn, error) {
+	return p.listener(ctx, bounded)
+}
+
+func (p playedDialers) fromNewPort(ctx context.Context) (*net.TCPConn, error) { return p.newPort(ctx) }
+
+func (p playedDialers) isConnected() bool { return p.connected != nil && p.connected() }
 
 var (
 	errRefused = opError("dial", "tcp4", netip.AddrPort{}, hedgeTarget, syscall.ECONNREFUSED)
@@ -103,7 +124,7 @@ func TestHedged(t *testing.T) {
 		t.Run(row.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				got, bySecond, err := hedged(t.Context(), headStart, played(row.first, row.second))
+				got, bySecond, err := hedged(t.Context(), headStart, played{row.first, row.second})
 				if got != row.want || !errors.Is(err, row.err) {
 					t.Errorf("%v, %v; want %v, %v", got, err, row.want, row.err)
 				}
@@ -122,11 +143,11 @@ func TestHedged(t *testing.T) {
 // part of it.
 func TestHedgedErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, _, err := hedged(t.Context(), headStart, played(after(3*time.Second, nil, errRefused), after(0, nil, errNoRoute)))
+		_, _, err := hedged(t.Context(), headStart, played{after(3*time.Second, nil, errRefused), after(0, nil, errNoRoute)})
 		if !errors.Is(err, syscall.ECONNREFUSED) || !errors.Is(err, syscall.EHOSTUNREACH) {
 			t.Errorf("%v; want both errors", err)
 		}
-		_, _, err = hedged(t.Context(), headStart, played(after(3*time.Second, nil, errRefused), after(0, nil, errNotHedged)))
+		_, _, err = hedged(t.Context(), headStart, played{after(3*time.Second, nil, errRefused), after(0, nil, errNotHedged)})
 		if err != error(errRefused) {
 			t.Errorf("%#v; want the first dial's error as it is", err)
 		}
@@ -152,7 +173,7 @@ func TestHedgedClosesLoser(t *testing.T) {
 					time.Sleep(at.first)
 					return first, nil
 				}
-				got, _, err := hedged(t.Context(), headStart, played(deaf, stubborn))
+				got, _, err := hedged(t.Context(), headStart, played{deaf, stubborn})
 				if got != first || err != nil {
 					t.Errorf("%v, %v; want the first", got, err)
 				}
@@ -181,7 +202,7 @@ func TestHedgedContext(t *testing.T) {
 			running.Add(-1)
 			return nil, ctx.Err()
 		}
-		if _, _, err := hedged(ctx, headStart, played(count, count)); !errors.Is(err, context.DeadlineExceeded) {
+		if _, _, err := hedged(ctx, headStart, played{count, count}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v; want context.DeadlineExceeded", err)
 		}
 		synctest.Wait()
@@ -204,7 +225,7 @@ func TestHedgedEndsSecond(t *testing.T) {
 			ended = time.Now()
 			return nil, ctx.Err()
 		}
-		if got, _, err := hedged(t.Context(), headStart, played(after(headStart+time.Second, first, nil), second)); got != first || err != nil {
+		if got, _, err := hedged(t.Context(), headStart, played{after(headStart+time.Second, first, nil), second}); got != first || err != nil {
 			t.Errorf("%v, %v; want the first", got, err)
 		}
 		result := time.Now()
@@ -217,7 +238,7 @@ func TestHedgedEndsSecond(t *testing.T) {
 
 // TestHedgeTooLate: a hedge whose dial has its result does not start.
 func TestHedgeTooLate(t *testing.T) {
-	h := &hedge{hedgeDials: played(nil, never(t)), ctx: t.Context(), over: true, finished: make(chan struct{})}
+	h := &hedge{hedgeDials: played{nil, never(t)}, ctx: t.Context(), over: true, finished: make(chan struct{})}
 	h.run()
 }
 
@@ -252,10 +273,9 @@ func (s *hedgeStory) dial(raddr netip.AddrPort) (took time.Duration, hedgeWon bo
 	}
 	ctx, cancel := context.WithTimeout(s.Context(), s.within)
 	defer cancel()
-	tcp, hedgeWon, err := s.tr.dialByHealth(ctx, hedgeListener, raddr, dialers{
-		fromListener: func(ctx context.Context, bounded bool) (*net.TCPConn, error) { return fromListener(ctx) },
-		isConnected:  func() bool { return false },
-		fromNewPort:  fromNewPort,
+	tcp, hedgeWon, err := s.tr.dialByHealth(ctx, hedgeListener, raddr, playedDialers{
+		listener: func(ctx context.Context, bounded bool) (*net.TCPConn, error) { return fromListener(ctx) },
+		newPort:  fromNewPort,
 	})
 	if tcp != nil && !hedgeWon {
 		s.tr.recordHandshake(hedgeListener, raddr)
@@ -436,10 +456,10 @@ func TestHedgeOfStoppedProcess(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newHedgeStory(t, nil)
 				began, hedges := time.Now(), 0
-				tcp, won, err := s.tr.dialByHealth(t.Context(), hedgeListener, hostIn(1), dialers{
-					fromListener: func(ctx context.Context, _ bool) (*net.TCPConn, error) { return after(2*headStart, first, nil)(ctx) },
-					isConnected:  func() bool { return time.Since(began) >= connectedAfter },
-					fromNewPort: func(ctx context.Context) (*net.TCPConn, error) {
+				tcp, won, err := s.tr.dialByHealth(t.Context(), hedgeListener, hostIn(1), playedDialers{
+					listener:  func(ctx context.Context, _ bool) (*net.TCPConn, error) { return after(2*headStart, first, nil)(ctx) },
+					connected: func() bool { return time.Since(began) >= connectedAfter },
+					newPort: func(ctx context.Context) (*net.TCPConn, error) {
 						hedges++
 						return after(time.Second*3/4, second, nil)(ctx)
 					},
@@ -470,13 +490,12 @@ func TestGaveUp(t *testing.T) {
 		dial := func(fromNewPort dialFunc) (*net.TCPConn, bool, error) {
 			ctx, cancel := context.WithTimeout(t.Context(), s.within)
 			defer cancel()
-			return s.tr.dialByHealth(ctx, hedgeListener, hedgeTarget, dialers{
-				fromListener: func(ctx context.Context, isBounded bool) (*net.TCPConn, error) {
+			return s.tr.dialByHealth(ctx, hedgeListener, hedgeTarget, playedDialers{
+				listener: func(ctx context.Context, isBounded bool) (*net.TCPConn, error) {
 					bounded = append(bounded, isBounded)
 					return after(3*time.Second, nil, errGaveUp)(ctx)
 				},
-				isConnected: func() bool { return false },
-				fromNewPort: fromNewPort,
+				newPort: fromNewPort,
 			})
 		}
 		if tcp, won, err := dial(after(5*time.Second, conn, nil)); tcp != conn || !won || err != nil {

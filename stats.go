@@ -144,8 +144,8 @@ type PathState int
 const (
 	// PathUnproven: nothing is known. Dials from the port are hedged.
 	PathUnproven PathState = iota
-	// PathProven: a handshake from the port completed within 5 minutes. Dials are
-	// handed over and not hedged before, but those of suspect hosts.
+	// PathProven: a handshake from the port completed within 5 minutes. A hedge waits
+	// until the port has sent its last SYN, unless host or network are suspect.
 	PathProven
 	// PathBlocked: hosts in 24 networks answered an ephemeral port and not this
 	// one, with no handshake from this one between. Dials leave from an
@@ -230,14 +230,21 @@ func pathsOf(known []pathhealth.Path) []Path {
 	states := map[pathhealth.State]PathState{
 		pathhealth.Unproven: PathUnproven, pathhealth.Proven: PathProven, pathhealth.Blocked: PathBlocked,
 	}
-	distances := map[pathhealth.Distance]Distance{
-		pathhealth.Near: DistanceNear, pathhealth.Private: DistancePrivate, pathhealth.Global: DistanceGlobal,
-	}
 	var all []Path
 	for _, p := range known {
 		all = append(all, Path{
-			p.Source, distances[p.Distance], states[p.State], p.LastHandshake, p.SilentHosts, p.Votes, p.Rejects, p.NextProbe,
+			p.Source, distanceOf(p.Distance), states[p.State], p.LastHandshake, p.SilentHosts, p.Votes, p.Rejects, p.NextProbe,
 		})
 	}
 	return all
+}
+
+func distanceOf(d pathhealth.Distance) Distance {
+	switch d {
+	case pathhealth.Near:
+		return DistanceNear
+	case pathhealth.Private:
+		return DistancePrivate
+	}
+	return DistanceGlobal
 }

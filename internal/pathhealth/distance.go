@@ -1,7 +1,6 @@
 package pathhealth
 
 import (
-	"fmt"
 	"net/netip"
 
 	"github.com/reusetransport/reuseport/internal/netaddr"
@@ -25,17 +24,4 @@ func DistanceOf(addr netip.Addr, isNear bool) Distance {
 		return Global
 	}
 	return Private
-}
-
-// String returns "near", "private" or "global".
-func (d Distance) String() string {
-	switch d {
-	case Near:
-		return "near"
-	case Private:
-		return "private"
-	case Global:
-		return "global"
-	}
-	return fmt.Sprintf("Distance(%d)", int(d))
 }

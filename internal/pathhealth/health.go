@@ -57,7 +57,7 @@ func (h *Health) RecordHandshake(to Target) (recovered bool) {
 	defer h.mu.Unlock()
 	recovered = h.known().recordHandshake(to, now)
 	h.freshen(to.path(), now)
-	h.faulty.Store(h.known().isFaulty())
+	h.faulty.Store(h.known().isFaulty(now))
 	return recovered
 }
 
@@ -86,7 +86,7 @@ func (h *Health) RecordTimeout(to Target) {
 
 // RecordSilence records that neither the listening port nor a hedge was answered.
 func (h *Health) RecordSilence(to Target) {
-	h.record(func(ps *paths, _ time.Time) { ps.recordSilence(to) })
+	h.record(func(ps *paths, now time.Time) { ps.recordSilence(to, now) })
 }
 
 // RecordRefusal records that a dial from the listening port was refused. It reports whether the
@@ -107,8 +107,9 @@ func (h *Health) RecordRetryWin(to Target) (blocked bool) {
 func (h *Health) record(change func(*paths, time.Time)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	change(h.known(), time.Now())
-	h.faulty.Store(h.known().isFaulty())
+	now := time.Now()
+	change(h.known(), now)
+	h.faulty.Store(h.known().isFaulty(now))
 }
 
 // Paths returns what is known of all paths, ordered by source and distance.

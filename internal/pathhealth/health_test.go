@@ -101,6 +101,24 @@ func TestHealthTellsTurns(t *testing.T) {
 	})
 }
 
+// TestHealthForgets: ten minutes after the last evidence dials need their source no longer.
+func TestHealthForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h Health
+		h.RecordHedgeWin(far(1, 1), Win{Strong: true})
+		time.Sleep(forgetAfter - 1)
+		h.RecordHandshake(far(2, 1))
+		if !h.NeedsSource() {
+			t.Error("a silent host is known")
+		}
+		time.Sleep(1)
+		h.RecordHandshake(far(2, 1))
+		if h.NeedsSource() {
+			t.Error("what is forgotten speaks against a host")
+		}
+	})
+}
+
 // TestHealthConcurrently lets the race detector look at all methods.
 func TestHealthConcurrently(t *testing.T) {
 	var h Health

@@ -13,7 +13,6 @@ type pathKey struct {
 
 // path is what is known of one source address and port, and one kind of targets.
 type path struct {
-	learnt    time.Time // the newest evidence
 	handshake time.Time // the newest handshake from the listening port
 
 	// All below is since the last handshake.
@@ -67,40 +66,4 @@ func networkOf(addr netip.Addr) netip.Prefix {
 		bits = 16
 	}
 	return netip.PrefixFrom(addr.WithZone(""), bits).Masked()
-}
-
-// recall returns what is known of a path. It returns nil if nothing is, and forgets what is
-// too old.
-func (ps *paths) recall(key pathKey, now time.Time) *path {
-	p := ps.bySource[key]
-	if p != nil && now.Sub(p.learnt) >= forgetAfter {
-		delete(ps.bySource, key)
-		return nil
-	}
-	return p
-}
-
-// learn returns the entry of a path for new evidence. The oldest entry makes room for it.
-func (ps *paths) learn(key pathKey, now time.Time) *path {
-	p := ps.recall(key, now)
-	if p == nil {
-		if len(ps.bySource) >= maxPaths {
-			delete(ps.bySource, oldest(ps.bySource, func(p *path) time.Time { return p.learnt }))
-		}
-		p = &path{}
-		ps.bySource[key] = p
-	}
-	p.learnt = now
-	return p
-}
-
-// oldest returns the key of the entry that was learnt first.
-func oldest[K comparable, V any](entries map[K]V, learnt func(V) time.Time) (key K) {
-	var first time.Time
-	for k, v := range entries {
-		if at := learnt(v); first.IsZero() || at.Before(first) {
-			key, first = k, at
-		}
-	}
-	return key
 }

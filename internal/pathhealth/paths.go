@@ -146,23 +146,23 @@ type Path struct {
 
 // paths remembers, for each path, host and network, what dials have shown.
 type paths struct {
-	bySource map[pathKey]*path
-	places   map[placeKey]*place
-	hedges   tokenbucket.Bucket
+	byPath  memory[pathKey, path]
+	byPlace memory[placeKey, place] // hosts and networks that something speaks against
+	hedges  tokenbucket.Bucket
 }
 
 func newPaths() *paths {
 	return &paths{
-		bySource: make(map[pathKey]*path),
-		places:   make(map[placeKey]*place),
-		hedges:   tokenbucket.New(hedgeBurst, hedgeEvery),
+		byPath:  newMemory[pathKey, path](maxPaths),
+		byPlace: newMemory[placeKey, place](maxPlaces),
+		hedges:  tokenbucket.New(hedgeBurst, hedgeEvery),
 	}
 }
 
 // beginDial decides how a dial leaves. If the dial becomes the probe that is due, that probe
 // is used up.
 func (ps *paths) beginDial(to Target, in Timing, now time.Time) Plan {
-	p, host := ps.recall(to.path(), now), ps.place(to.host(), now)
+	p, host := ps.byPath.recall(to.path(), now), ps.byPlace.recall(to.host(), now)
 	switch {
 	case p != nil && p.blocked:
 		return ps.beginProbe(&p.nextProbe, PathBlocked, in, now)
@@ -170,7 +170,7 @@ func (ps *paths) beginDial(to Target, in Timing, now time.Time) Plan {
 		return ps.beginProbe(&host.nextProbe, HostSilent, in, now)
 	case host != nil && in.handOver() == 0 && !ps.hedges.Has(now):
 		return Plan{Way: FromNewPort, Why: HostSuspect}
-	case host != nil || ps.place(to.network(), now) != nil:
+	case host != nil || ps.byPlace.recall(to.network(), now) != nil:
 		return in.plan(headStartShift)
 	case p != nil:
 		return in.plan(len(p.votes))
@@ -190,7 +190,7 @@ func (ps *paths) beginProbe(next *time.Time, why Reason, in Timing, now time.Tim
 
 // beginHedge decides whether the hedge of a dial starts early, now, and takes its token.
 func (ps *paths) beginHedge(to Target, now time.Time) HedgeAnswer {
-	if p := ps.recall(to.path(), now); p != nil && p.proven(now) && !ps.isSuspect(to, now) {
+	if p := ps.byPath.recall(to.path(), now); p != nil && p.proven(now) && !ps.isSuspect(to, now) {
 		return HedgeNever
 	}
 	if !ps.hedges.Take(now) {
@@ -201,18 +201,18 @@ func (ps *paths) beginHedge(to Target, now time.Time) HedgeAnswer {
 
 // isSuspect reports whether something speaks against the host or its network.
 func (ps *paths) isSuspect(to Target, now time.Time) bool {
-	return ps.place(to.host(), now) != nil || ps.place(to.network(), now) != nil
+	return ps.byPlace.recall(to.host(), now) != nil || ps.byPlace.recall(to.network(), now) != nil
 }
 
 // recordHandshake records a handshake from the listening port. It reports whether that ends
 // a block.
 func (ps *paths) recordHandshake(to Target, now time.Time) (recovered bool) {
-	p := ps.learn(to.path(), now)
+	p := ps.byPath.learn(to.path(), now)
 	recovered = p.blocked
-	*p = path{learnt: now, handshake: now}
-	for key, p := range ps.bySource {
+	*p = path{handshake: now}
+	for key, e := range ps.byPath.entries {
 		if key.isOf(to) {
-			p.refusals = 0
+			e.what.refusals = 0
 		}
 	}
 	ps.clear(to)
@@ -229,7 +229,7 @@ func (ps *paths) recordHedgeWin(to Target, strong bool, now time.Time) (blocked 
 	host.weak = !host.silent
 	host.nextProbe = now.Add(probeEvery)
 	ps.mark(to.network(), to, now)
-	p := ps.learn(to.path(), now)
+	p := ps.byPath.learn(to.path(), now)
 	if p.blocked || p.proven(now) {
 		return false
 	}
@@ -253,8 +253,8 @@ func (ps *paths) recordTimeout(to Target, now time.Time) {
 
 // recordSilence records that neither the listening port nor a hedge was answered. A host that
 // is silent stays so: its probe has failed.
-func (ps *paths) recordSilence(to Target) {
-	if host := ps.places[to.host()]; host == nil || !host.silent {
+func (ps *paths) recordSilence(to Target, now time.Time) {
+	if host := ps.byPlace.recall(to.host(), now); host == nil || !host.silent {
 		ps.clear(to)
 	}
 }
@@ -264,13 +264,17 @@ func (ps *paths) recordSilence(to Target) {
 // a wildcard: to ask for it would cost each refused dial a question.
 func (ps *paths) recordRefusal(to Target, now time.Time) (retry bool) {
 	rejects := false
-	for key, p := range ps.bySource {
-		if key.isOf(to) && p.proven(now) {
+	for key := range ps.byPath.entries {
+		p := ps.byPath.recall(key, now)
+		if p == nil || !key.isOf(to) {
+			continue
+		}
+		if p.proven(now) {
 			return false
 		}
-		rejects = rejects || key.isOf(to) && p.rejects
+		rejects = rejects || p.rejects
 	}
-	p := ps.learn(to.path(), now)
+	p := ps.byPath.learn(to.path(), now)
 	p.refusals++
 	isDue := p.refusals >= minRefusals && p.refusals&(p.refusals-1) == 0
 	return (rejects || isDue) && ps.hedges.Take(now)
@@ -280,18 +284,20 @@ func (ps *paths) recordRefusal(to Target, now time.Time) (retry bool) {
 // one. It reports whether that blocks the path.
 func (ps *paths) recordRetryWin(to Target, now time.Time) (blocked bool) {
 	ps.giveBack()
-	ps.learn(to.path(), now).rejects = true
+	ps.byPath.learn(to.path(), now).rejects = true
 	return ps.recordHedgeWin(to, true, now)
 }
 
 // isFaulty reports whether anything at all speaks against a path, a host or a network. Only
 // then does a dial have to know its source address before it starts.
-func (ps *paths) isFaulty() bool {
-	if len(ps.places) > 0 {
-		return true
+func (ps *paths) isFaulty(now time.Time) bool {
+	for key := range ps.byPlace.entries {
+		if ps.byPlace.recall(key, now) != nil {
+			return true
+		}
 	}
-	for _, p := range ps.bySource {
-		if p.isFaulty() {
+	for key := range ps.byPath.entries {
+		if p := ps.byPath.recall(key, now); p != nil && p.isFaulty() {
 			return true
 		}
 	}
@@ -302,8 +308,8 @@ func (ps *paths) isFaulty() bool {
 // shown nothing.
 func (ps *paths) list(now time.Time) []Path {
 	var all []Path
-	for key := range ps.bySource {
-		p := ps.recall(key, now)
+	for key := range ps.byPath.entries {
+		p := ps.byPath.recall(key, now)
 		if p == nil || p.handshake.IsZero() && !p.isFaulty() {
 			continue
 		}

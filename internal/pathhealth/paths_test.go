@@ -108,9 +108,9 @@ func TestBeginDial(t *testing.T) {
 		{"its neighbour did", func(s *story) { s.answered(far(1, 1)); s.recordTimeout(far(200, 8), s.now) }, stranger, hedged(eighth)},
 		{"and then both ports were silent", func(s *story) {
 			s.recordTimeout(stranger, s.now)
-			s.recordSilence(stranger)
+			s.recordSilence(stranger, s.now)
 		}, stranger, hedged(time.Second)},
-		{"a failed probe clears nothing", func(s *story) { s.silent(stranger); s.recordSilence(stranger) }, stranger, fromNewPort(HostSilent)},
+		{"a failed probe clears nothing", func(s *story) { s.silent(stranger); s.recordSilence(stranger, s.now) }, stranger, fromNewPort(HostSilent)},
 		{"blocked", func(s *story) { s.block(blockNetworks) }, stranger, fromNewPort(PathBlocked)},
 		{"blocked for far hosts alone", func(s *story) { s.block(blockNetworks) }, neighbour, hedged(time.Second)},
 		{"blocked, a probe is due", func(s *story) { s.block(blockNetworks); s.wait(probeEvery) }, stranger, hedged(eighth)},
@@ -391,14 +391,14 @@ func TestPathsBound(t *testing.T) {
 		s.wait(time.Second)
 	}
 	s.answered(to(0))
-	if len(s.bySource) != maxPaths || s.bySource[to(0).path()] == nil {
-		t.Errorf("%d paths, want %d", len(s.bySource), maxPaths)
+	if len(s.byPath.entries) != maxPaths || s.byPath.entries[to(0).path()] == nil {
+		t.Errorf("%d paths, want %d", len(s.byPath.entries), maxPaths)
 	}
 	s.answered(to(maxPaths))
-	if len(s.bySource) != maxPaths || s.bySource[to(0).path()] == nil || s.bySource[to(maxPaths).path()] == nil {
-		t.Errorf("%d paths, or the newest is missing", len(s.bySource))
+	if len(s.byPath.entries) != maxPaths || s.byPath.entries[to(0).path()] == nil || s.byPath.entries[to(maxPaths).path()] == nil {
+		t.Errorf("%d paths, or the newest is missing", len(s.byPath.entries))
 	}
-	if s.bySource[to(1).path()] != nil {
+	if s.byPath.entries[to(1).path()] != nil {
 		t.Error("the oldest is remembered")
 	}
 }
@@ -410,11 +410,11 @@ func TestPlacesBound(t *testing.T) {
 		s.silent(far(n>>8, n&255<<8|1)) // a network each
 		s.wait(time.Millisecond)
 	}
-	if len(s.places) != maxPlaces {
-		t.Errorf("%d places, want %d", len(s.places), maxPlaces)
+	if len(s.byPlace.entries) != maxPlaces {
+		t.Errorf("%d places, want %d", len(s.byPlace.entries), maxPlaces)
 	}
 	last := far((maxPlaces-1)>>8, (maxPlaces-1)&255<<8|1)
-	if s.place(last.host(), s.now) == nil || s.place(far(0, 1).host(), s.now) != nil {
+	if s.byPlace.recall(last.host(), s.now) == nil || s.byPlace.recall(far(0, 1).host(), s.now) != nil {
 		t.Error("not the oldest went")
 	}
 }
@@ -516,7 +516,7 @@ func (f *pathFuzz) hedge(to Target, plan Plan, how int) (connected bool) {
 		if early {
 			f.unanswered++
 		}
-		f.recordSilence(to)
+		f.recordSilence(to, f.now)
 		return false
 	}
 	if early {
@@ -538,12 +538,12 @@ func (f *pathFuzz) check() {
 	if limit := hedgeBurst + int(f.now.Sub(start)/hedgeEvery); f.unanswered > limit {
 		f.t.Fatalf("%d unanswered hedges, the budget is %d", f.unanswered, limit)
 	}
-	if len(f.bySource) > maxPaths || len(f.places) > maxPlaces {
-		f.t.Fatalf("%d paths and %d places kept", len(f.bySource), len(f.places))
+	if len(f.byPath.entries) > maxPaths || len(f.byPlace.entries) > maxPlaces {
+		f.t.Fatalf("%d paths and %d places kept", len(f.byPath.entries), len(f.byPlace.entries))
 	}
-	for _, p := range f.bySource {
-		if p.blocked && len(p.votes) < blockNetworks {
-			f.t.Fatalf("%d networks blocked a path", len(p.votes))
+	for _, e := range f.byPath.entries {
+		if e.what.blocked && len(e.what.votes) < blockNetworks {
+			f.t.Fatalf("%d networks blocked a path", len(e.what.votes))
 		}
 	}
 }

@@ -15,7 +15,6 @@ type placeKey struct {
 // A place is a host or a network that something speaks against. That it is known at all makes
 // the next dial a hedged one with the shortest head start, proven path or not.
 type place struct {
-	learnt    time.Time
 	distance  Distance
 	weak      bool      // of a host: the last hedge won, and the listening port had sent too little
 	silent    bool      // of a host: it answers an ephemeral port, and not the listening one
@@ -37,42 +36,23 @@ func (to Target) network() placeKey {
 	return placeKey{to.Source.Addr(), prefix, to.Host.Zone()}
 }
 
-// place returns what speaks against a host or a network. It returns nil if nothing does, and
-// forgets what is too old.
-func (ps *paths) place(key placeKey, now time.Time) *place {
-	at := ps.places[key]
-	if at != nil && now.Sub(at.learnt) >= forgetAfter {
-		delete(ps.places, key)
-		return nil
-	}
-	return at
-}
-
-// mark returns the entry of a host or a network for new evidence against it. The oldest entry
-// makes room for it.
+// mark returns the entry of a host or a network for new evidence against it.
 func (ps *paths) mark(key placeKey, to Target, now time.Time) *place {
-	at := ps.place(key, now)
-	if at == nil {
-		if len(ps.places) >= maxPlaces {
-			delete(ps.places, oldest(ps.places, func(at *place) time.Time { return at.learnt }))
-		}
-		at = &place{distance: to.Distance}
-		ps.places[key] = at
-	}
-	at.learnt = now
+	at := ps.byPlace.learn(key, now)
+	at.distance = to.Distance
 	return at
 }
 
 // clear forgets what speaks against a host and its network.
 func (ps *paths) clear(to Target) {
-	delete(ps.places, to.host())
-	delete(ps.places, to.network())
+	ps.byPlace.forget(to.host())
+	ps.byPlace.forget(to.network())
 }
 
 // silentHosts counts the silent hosts of a path, which those from its other ports are too.
 func (ps *paths) silentHosts(key pathKey, now time.Time) (n int) {
-	for k := range ps.places {
-		at := ps.place(k, now)
+	for k := range ps.byPlace.entries {
+		at := ps.byPlace.recall(k, now)
 		if at != nil && at.silent && k.source == key.source.Addr() && at.distance == key.distance {
 			n++
 		}
