@@ -221,11 +221,11 @@ func (ps *paths) recordHandshake(to Target, now time.Time) (recovered bool) {
 
 // recordHedgeWin records that the host answered a hedge while the SYNs from the listening
 // port were unanswered, or refused. strong says that they had time enough for an answer. A
-// weak win may be one lost SYN, so it takes two in a row to make the host silent. It reports
-// whether that blocks the path.
+// weak win may be one lost SYN, so it takes two in a row to make the host silent. One that is
+// silent stays so: the hedge of its probe starts early. It reports whether the win blocks the path.
 func (ps *paths) recordHedgeWin(to Target, strong bool, now time.Time) (blocked bool) {
 	host := ps.mark(to.host(), to, now)
-	host.silent = strong || host.weak
+	host.silent = host.silent || strong || host.weak
 	host.weak = !host.silent
 	host.nextProbe = now.Add(probeEvery)
 	ps.mark(to.network(), to, now)

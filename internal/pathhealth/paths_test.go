@@ -98,6 +98,11 @@ func TestBeginDial(t *testing.T) {
 		{"another network, proven", func(s *story) { s.answered(far(1, 1)); s.silent(far(201, 8)) }, stranger, hedged(time.Second)},
 		{"the silent host rests 30 s", func(s *story) { s.silent(stranger); s.wait(probeEvery) }, stranger, hedged(eighth)},
 		{"one dial probes it", func(s *story) { s.silent(stranger); s.wait(probeEvery); s.ask(stranger) }, stranger, fromNewPort(HostSilent)},
+		{"a probe whose hedge wins early leaves it silent", func(s *story) {
+			s.silent(stranger)
+			s.wait(probeEvery)
+			s.weak(stranger)
+		}, stranger, fromNewPort(HostSilent)},
 		{"it stays silent on a proven path", func(s *story) { s.silent(stranger); s.answered(far(1, 1)) }, stranger, fromNewPort(HostSilent)},
 		{"until it answers", func(s *story) { s.silent(stranger); s.answered(stranger) }, stranger, hedged(time.Second)},
 		{"two networks", func(s *story) { s.block(2) }, stranger, hedged(time.Second / 4)},
