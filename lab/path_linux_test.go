@@ -2,19 +2,25 @@ package lab_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	upstream "github.com/libp2p/go-libp2p/p2p/net/reuseport"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/reusetransport/reuseport"
 	"github.com/reusetransport/reuseport/lab"
@@ -64,6 +70,7 @@ type pathDials struct {
 	Timeout time.Duration
 	Use     reuseport.PortUse
 	AtOnce  bool
+	By      string // who dials, see dialerOf; empty is the transport that open made
 }
 
 type pathDial struct {
@@ -137,10 +144,15 @@ func (h *pathPeer) state(context.Context, struct{}) (pathState, error) {
 
 func (h *pathPeer) dial(ctx context.Context, d pathDials) ([]pathDial, error) {
 	ctx = reuseport.WithPortUse(ctx, d.Use)
+	by, end, err := h.dialerOf(d.By)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	dials := make([]pathDial, len(d.To))
 	var wg sync.WaitGroup
 	for i, to := range d.To {
-		one := func() { dials[i] = h.dialOne(ctx, to, d.Timeout) }
+		one := func() { dials[i] = dialOne(ctx, by, to, d.Timeout) }
 		if d.AtOnce {
 			wg.Go(one)
 			time.Sleep(time.Millisecond) // so that the deadlines do not all end at once
@@ -152,20 +164,55 @@ func (h *pathPeer) dial(ctx context.Context, d pathDials) ([]pathDial, error) {
 	return dials, nil
 }
 
+// A dialFunc dials an IPv4 address with its port.
+type dialFunc func(ctx context.Context, to string) (net.Conn, error)
+
+// dialerOf returns a dialer: "net" is net.Dialer, "go-libp2p" its transport for reuse, listening on
+// listenPort until end is called, and "" the transport that open made.
+func (h *pathPeer) dialerOf(by string) (dial dialFunc, end func(), err error) {
+	switch by {
+	case "net":
+		return func(ctx context.Context, to string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", to)
+		}, func() {}, nil
+	case "go-libp2p":
+		return upstreamDialer(listenPort)
+	}
+	return func(ctx context.Context, to string) (net.Conn, error) {
+		return h.transport.DialNetContext(ctx, "tcp", to)
+	}, func() {}, nil
+}
+
+func upstreamDialer(port uint16) (dial dialFunc, end func(), err error) {
+	tr := &upstream.Transport{}
+	l, err := tr.Listen(ma.StringCast(fmt.Sprintf("/ip4/0.0.0.0/tcp/%d", port)))
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(ctx context.Context, to string) (net.Conn, error) {
+		host, port, err := net.SplitHostPort(to)
+		if err != nil {
+			return nil, err
+		}
+		return tr.DialContext(ctx, ma.StringCast("/ip4/"+host+"/tcp/"+port))
+	}, func() { _ = l.Close() }, nil // the connections are closed
+}
+
 // dialOne dials, reads what the other side sends, and closes.
-func (h *pathPeer) dialOne(ctx context.Context, to string, timeout time.Duration) pathDial {
+func dialOne(ctx context.Context, by dialFunc, to string, timeout time.Duration) pathDial {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	began := time.Now()
-	c, err := h.transport.DialNetContext(ctx, "tcp", withPort(to))
+	c, err := by(ctx, withPort(to))
 	d := pathDial{Took: time.Since(began)}
 	if err != nil {
 		d.failed(err)
 		return d
 	}
 	defer c.Close()
-	conn := c.(*reuseport.Conn)
-	d.Reused, d.Cause = conn.Reused(), conn.Cause().String()
+	if conn, ours := c.(*reuseport.Conn); ours {
+		d.Reused, d.Cause = conn.Reused(), conn.Cause().String()
+	}
 	if _, err := io.ReadAll(c); err != nil {
 		d.failed(err)
 	}
@@ -203,6 +250,43 @@ func openPath(t *testing.T, n *lab.Network, o pathOpen) {
 	if err := n.Call(t.Context(), "a", "open", o, nil); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// beside makes the same dials with net.Dialer and with go-libp2p, before the transport listens on
+// its port. It demands that net.Dialer reaches so many, or else the scene would show nothing.
+func beside(t *testing.T, n *lab.Network, d pathDials, reachable int) {
+	t.Helper()
+	d.AtOnce = true
+	for _, by := range []string{"net", "go-libp2p"} {
+		d.By = by
+		if got := logDials(t, by, dialPath(t, n, d)); by == "net" && got != reachable {
+			t.Errorf("net.Dialer reached %d of %d", got, reachable)
+		}
+	}
+}
+
+// logDials logs how dials went, and returns how many connected.
+func logDials(t *testing.T, by string, dials []pathDial) (connected int) {
+	t.Helper()
+	by = cmp.Or(by, "reuseport")
+	reused := 0
+	var took []time.Duration
+	for _, d := range dials {
+		if d.Err == "" {
+			connected++
+			took = append(took, d.Took)
+		}
+		if d.Reused {
+			reused++
+		}
+	}
+	slices.Sort(took)
+	if connected == 0 {
+		t.Logf("%-10s 0 of %d", by, len(dials))
+		return 0
+	}
+	t.Logf("%-10s %d of %d, %d reused, in %v to %v", by, connected, len(dials), reused, took[0].Round(time.Millisecond), took[connected-1].Round(time.Millisecond))
+	return connected
 }
 
 func closePath(t *testing.T, n *lab.Network) {
@@ -347,12 +431,12 @@ func synsTo(t *testing.T, n *lab.Network) (byPort map[uint16]int, all int) {
 
 // deadDials dials a thousand dead hosts at once and returns the SYNs. In 2.6 s each
 // dial sends three: the kernel repeats a SYN after 1.03 and 2.06 s.
-func deadDials(t *testing.T, n *lab.Network, hosts []string, use reuseport.PortUse) (byPort map[uint16]int, all int) {
+func deadDials(t *testing.T, n *lab.Network, hosts []string, by string) (byPort map[uint16]int, all int) {
 	t.Helper()
 	if err := n.ClearLog("wire"); err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range dialPath(t, n, pathDials{To: hosts, Timeout: 2600 * time.Millisecond, Use: use, AtOnce: true}) {
+	for _, d := range dialPath(t, n, pathDials{To: hosts, Timeout: 2600 * time.Millisecond, By: by, AtOnce: true}) {
 		if !d.Timeout {
 			t.Fatalf("dial to a dead host: %+v", d)
 		}
@@ -360,14 +444,14 @@ func deadDials(t *testing.T, n *lab.Network, hosts []string, use reuseport.PortU
 	return synsTo(t, n)
 }
 
-// TestHedgeBudget dials dead hosts. A proven path must send exactly the SYNs of plain
-// dials. An unproven one may add those of 32 hedges, and of one more per 5 s.
+// TestHedgeBudget dials dead hosts. A proven path must send exactly the SYNs of
+// net.Dialer. An unproven one may add those of 32 hedges, and of one more per 5 s.
 func TestHedgeBudget(t *testing.T) {
 	hosts, drop := dead(1000)
 	n := pathLab(t, drop)
 	openPath(t, n, pathOpen{Port: listenPort + 1})
 	idle := statePath(t, n).Goroutines
-	byPort, unproven := deadDials(t, n, hosts, reuseport.PreferReuse)
+	byPort, unproven := deadDials(t, n, hosts, "")
 	fromListening := byPort[listenPort+1]
 	if hedges := len(byPort) - 1; hedges > 33 || unproven-fromListening > 33*3 {
 		t.Errorf("%d hedges sent %d SYNs, want at most 33 and those of 33 dials", hedges, unproven-fromListening)
@@ -380,15 +464,15 @@ func TestHedgeBudget(t *testing.T) {
 	if d := mustDial(t, n, far(1)); !d.Reused {
 		t.Fatalf("%+v", d)
 	}
-	byPort, proven := deadDials(t, n, hosts, reuseport.PreferReuse)
+	byPort, proven := deadDials(t, n, hosts, "")
 	if len(byPort) != 1 || byPort[listenPort] != proven {
 		t.Errorf("SYNs of a proven path left from %d ports", len(byPort))
 	}
-	_, plain := deadDials(t, n, hosts, reuseport.NewPort)
+	_, plain := deadDials(t, n, hosts, "net")
 	if proven != plain {
-		t.Errorf("%d SYNs from a proven path, %d of plain dials", proven, plain)
+		t.Errorf("%d SYNs from a proven path, %d of net.Dialer", proven, plain)
 	}
-	t.Logf("1000 dials to dead hosts: plain %d SYNs, proven path %d, unproven path %d", plain, proven, unproven)
+	t.Logf("1000 dials to dead hosts: net.Dialer %d SYNs, proven path %d, unproven path %d", plain, proven, unproven)
 }
 
 // TestHostilePeers lets twenty hosts, each in a network of its own, swallow what

@@ -18,7 +18,7 @@ import (
 )
 
 // These tests are the forms in which a path drops the listening port. In each of them net.Dialer,
-// which leaves from an ephemeral port, connects at once.
+// which leaves from an ephemeral port, and go-libp2p dial the same hosts in the same network first.
 
 // farHosts returns the hosts of networks first to last.
 func farHosts(first, last int) (hosts []string) {
@@ -32,6 +32,7 @@ func farHosts(first, last int) (hosts []string) {
 func mustDialAll(t *testing.T, n *lab.Network, d pathDials) []pathDial {
 	t.Helper()
 	dials := dialPath(t, n, d)
+	logDials(t, "", dials)
 	for i, got := range dials {
 		if got.Err != "" {
 			t.Errorf("%s: %+v", d.To[i], got)
@@ -48,6 +49,7 @@ var border = lab.Match{SrcPort: listenPort, Dst: "240.0.0.0/4"}
 func TestPathNeighbour(t *testing.T) {
 	t.Parallel()
 	n := pathLab(t, border)
+	beside(t, n, pathDials{To: farHosts(1, 24)}, 24)
 	openPath(t, n, pathOpen{Port: listenPort})
 	if d := mustDial(t, n, "192.0.0.80"); !d.Reused {
 		t.Errorf("the neighbour: %+v", d)
@@ -78,12 +80,14 @@ func TestPathNeighbour(t *testing.T) {
 func TestPathOneHost(t *testing.T) {
 	t.Parallel()
 	n := pathLab(t, lab.Match{SrcPort: listenPort, Dst: far(1)})
+	beside(t, n, pathDials{To: []string{far(1)}}, 1)
 	openPath(t, n, pathOpen{Port: listenPort})
 	for i := range 6 {
 		if d := mustDial(t, n, far(2+i)); !d.Reused {
 			t.Errorf("another host: %+v", d)
 		}
-		if d := mustDial(t, n, far(1)); i > 0 && d.Took > 500*time.Millisecond {
+		d := mustDialAll(t, n, pathDials{To: []string{far(1)}})[0]
+		if i > 0 && d.Took > 500*time.Millisecond {
 			t.Errorf("dial %d of the host: %+v", i, d)
 		}
 	}
@@ -96,6 +100,7 @@ func TestPathOneNetwork(t *testing.T) {
 	if err := n.AddAddr("world", "wire", "240.1.0.2/32 240.1.0.3/32 240.1.0.4/32"); err != nil {
 		t.Fatal(err)
 	}
+	beside(t, n, pathDials{To: []string{far(1), "240.1.0.2", "240.1.0.3", "240.1.0.4"}}, 4)
 	openPath(t, n, pathOpen{Port: listenPort})
 	mustDial(t, n, far(2))
 	mustDial(t, n, far(1))
@@ -117,30 +122,48 @@ func TestPathShortDeadlines(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := pathLab(t, fromListenPort)
+			beside(t, n, pathDials{To: farHosts(1, 40), Timeout: time.Second}, 40)
 			openPath(t, n, pathOpen{Port: listenPort})
 			mustDialAll(t, n, pathDials{To: farHosts(1, 40), Timeout: time.Second, AtOnce: atOnce})
 		})
 	}
 }
 
-// TestPathLostSYN: a SYN that got lost is repeated after a second, and the port is reused.
+// TestPathLostSYN: a SYN that got lost is repeated after a second, and the port is reused. Each
+// dialer has hosts of its own, so that none is kept from a 4-tuple by another's connection.
 func TestPathLostSYN(t *testing.T) {
 	t.Parallel()
-	n := pathLab(t, fromListenPort)
+	n := pathLab(t)
+	for i, by := range []string{"net", "go-libp2p"} {
+		loseFirst(t, n, func() {
+			logDials(t, by, dialPath(t, n, pathDials{To: farHosts(1+20*i, 20+20*i), AtOnce: true, By: by}))
+		})
+	}
 	openPath(t, n, pathOpen{Port: listenPort})
+	loseFirst(t, n, func() {
+		for i, d := range mustDialAll(t, n, pathDials{To: farHosts(41, 60), AtOnce: true}) {
+			if !d.Reused {
+				t.Errorf("%s: %+v", far(41+i), d)
+			}
+		}
+	})
+}
+
+// loseFirst calls dial while the wire loses everything, and lets packets through after half a
+// second, before TCP repeats a SYN.
+func loseFirst(t *testing.T, n *lab.Network, dial func()) {
+	t.Helper()
+	if err := n.SetWire("wire", pathWire(lab.Match{})); err != nil {
+		t.Fatal(err)
+	}
 	healed := make(chan error)
 	go func() {
 		time.Sleep(500 * time.Millisecond)
 		healed <- n.SetWire("wire", pathWire())
 	}()
-	dials := mustDialAll(t, n, pathDials{To: farHosts(1, 20), AtOnce: true})
+	dial()
 	if err := <-healed; err != nil {
 		t.Fatal(err)
-	}
-	for i, d := range dials {
-		if !d.Reused {
-			t.Errorf("%s: %+v", far(1+i), d)
-		}
 	}
 }
 
@@ -149,10 +172,12 @@ func TestPathDeadFirst(t *testing.T) {
 	t.Parallel()
 	dead, drop := dead(40)
 	n := pathLab(t, drop, fromListenPort)
+	beside(t, n, pathDials{To: append(dead[:40:40], farHosts(1, 20)...)}, 20)
 	for round := range 5 {
 		openPath(t, n, pathOpen{Port: listenPort})
 		live := farHosts(1+round, 20+round)
 		dials := dialPath(t, n, pathDials{To: append(dead[:40:40], live...), AtOnce: true})
+		logDials(t, "", dials)
 		for i, d := range dials[40:] {
 			if d.Err != "" {
 				t.Errorf("round %d, %s: %+v", round, live[i], d)
@@ -162,29 +187,29 @@ func TestPathDeadFirst(t *testing.T) {
 	}
 }
 
-// TestHandOver: dials of dead hosts that are handed over send the SYNs of plain dials, not one
+// TestHandOver: dials of dead hosts that are handed over send the SYNs of net.Dialer, not one
 // more, and live hosts that drop the port are reached.
 func TestHandOver(t *testing.T) {
 	hosts, drop := dead(200)
 	n := pathLab(t, drop, lab.Match{SrcPort: listenPort, Dst: far(1)})
 	openPath(t, n, pathOpen{Port: listenPort})
 	mustDial(t, n, far(2))
-	counts := make(map[reuseport.PortUse]int)
-	for _, use := range []reuseport.PortUse{reuseport.PreferReuse, reuseport.NewPort} {
+	counts := make(map[string]int)
+	for _, by := range []string{"", "net"} {
 		if err := n.ClearLog("wire"); err != nil {
 			t.Fatal(err)
 		}
-		for _, d := range dialPath(t, n, pathDials{To: hosts, Timeout: 4600 * time.Millisecond, Use: use, AtOnce: true}) {
+		for _, d := range dialPath(t, n, pathDials{To: hosts, Timeout: 4600 * time.Millisecond, By: by, AtOnce: true}) {
 			if !d.Timeout {
 				t.Fatalf("dial to a dead host: %+v", d)
 			}
 		}
-		_, counts[use] = synsTo(t, n)
+		_, counts[by] = synsTo(t, n)
 	}
-	if counts[reuseport.PreferReuse] != counts[reuseport.NewPort] {
-		t.Errorf("%d SYNs, plain dials %d", counts[reuseport.PreferReuse], counts[reuseport.NewPort])
+	if counts[""] != counts["net"] {
+		t.Errorf("%d SYNs, net.Dialer %d", counts[""], counts["net"])
 	}
-	t.Logf("200 dials to dead hosts in 4.6 s: %d SYNs, plain %d", counts[reuseport.PreferReuse], counts[reuseport.NewPort])
+	t.Logf("200 dials to dead hosts in 4.6 s: %d SYNs, net.Dialer %d", counts[""], counts["net"])
 	if d := mustDial(t, n, far(1)); d.Took > 4*time.Second {
 		t.Errorf("a live host: %+v", d)
 	}
@@ -197,8 +222,9 @@ func TestHandOver(t *testing.T) {
 func TestPathManyPorts(t *testing.T) {
 	t.Parallel()
 	n := pathLab(t, fromListenPort, lab.Match{SrcPort: listenPort + 1}, lab.Match{SrcPort: listenPort + 2}, lab.Match{SrcPort: listenPort + 3})
+	beside(t, n, pathDials{To: []string{far(1)}}, 1)
 	openPath(t, n, pathOpen{Port: listenPort, Ports: 4})
-	mustDial(t, n, far(1))
+	mustDialAll(t, n, pathDials{To: []string{far(1)}})
 	for range 8 {
 		if d := mustDial(t, n, far(1)); d.Took > 500*time.Millisecond {
 			t.Errorf("%+v", d)
@@ -218,8 +244,10 @@ func TestPathPrivate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	hosts := []string{"10.99.0.1", "100.64.0.1", "192.0.0.80"}
+	beside(t, n, pathDials{To: hosts}, len(hosts))
 	openPath(t, n, pathOpen{Port: listenPort})
-	mustDialAll(t, n, pathDials{To: []string{"10.99.0.1", "100.64.0.1", "192.0.0.80"}})
+	mustDialAll(t, n, pathDials{To: hosts})
 }
 
 // TestPathStopped: a process that is stopped while the system connects has one connection, from
@@ -230,11 +258,15 @@ func TestPathStopped(t *testing.T) {
 	if err := n.SetWire("wire", lab.Wire{Delay: 100 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
+	dialStopped(t, n, "net", 1)
+	dialStopped(t, n, "go-libp2p", 11)
 	openPath(t, n, pathOpen{Port: listenPort})
-	for i := range 8 {
-		d, err := lab.Call[pathDial](t.Context(), n, "a", "dialStopped", far(1+i))
-		if err != nil || !d.Reused {
-			t.Errorf("%+v, %v", d, err)
+	if err := n.ClearLog("wire"); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dialStopped(t, n, "", 21) {
+		if !d.Reused {
+			t.Errorf("%+v", d)
 		}
 	}
 	if ports, _ := synsTo(t, n); len(ports) != 1 {
@@ -242,15 +274,34 @@ func TestPathStopped(t *testing.T) {
 	}
 }
 
+// dialStopped dials eight hosts from the first on, each while the process is stopped.
+func dialStopped(t *testing.T, n *lab.Network, by string, first int) (dials []pathDial) {
+	t.Helper()
+	for _, to := range farHosts(first, first+7) {
+		d, err := lab.Call[pathDial](t.Context(), n, "a", "dialStopped", pathDials{To: []string{to}, By: by})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dials = append(dials, d)
+	}
+	logDials(t, by, dials)
+	return dials
+}
+
 // dialStopped dials while a shell stops this process for two seconds.
-func (h *pathPeer) dialStopped(ctx context.Context, to string) (pathDial, error) {
+func (h *pathPeer) dialStopped(ctx context.Context, d pathDials) (pathDial, error) {
+	by, end, err := h.dialerOf(d.By)
+	if err != nil {
+		return pathDial{}, err
+	}
+	defer end()
 	script := fmt.Sprintf("sleep 0.1; kill -STOP %[1]d; sleep 2; kill -CONT %[1]d", os.Getpid())
 	shell := exec.CommandContext(ctx, "sh", "-c", script)
 	if err := shell.Start(); err != nil {
 		return pathDial{}, err
 	}
-	d := h.dialOne(ctx, to, 10*time.Second)
-	return d, shell.Wait()
+	dial := dialOne(ctx, by, d.To[0], 10*time.Second)
+	return dial, shell.Wait()
 }
 
 // TestPathRejects: a firewall that resets what leaves the listening port costs the first dial.
@@ -261,9 +312,12 @@ func TestPathRejects(t *testing.T) {
 	if err := n.Call(t.Context(), "a", "reject", struct{}{}, nil); err != nil {
 		t.Fatal(err)
 	}
+	beside(t, n, pathDials{To: farHosts(1, 20)}, 20)
 	openPath(t, n, pathOpen{Port: listenPort})
-	if d := dialPath(t, n, pathDials{To: []string{far(1)}})[0]; !d.Refused {
-		t.Errorf("the first dial: %+v", d)
+	first := dialPath(t, n, pathDials{To: []string{far(1)}})
+	logDials(t, "", first)
+	if !first[0].Refused {
+		t.Errorf("the first dial: %+v", first[0])
 	}
 	for _, d := range mustDialAll(t, n, pathDials{To: append(farHosts(2, 20), far(1))}) {
 		if d.Took > time.Second {

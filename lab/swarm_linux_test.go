@@ -4,16 +4,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net"
 	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	upstream "github.com/libp2p/go-libp2p/p2p/net/reuseport"
-	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/reusetransport/reuseport"
 	"github.com/reusetransport/reuseport/lab"
@@ -208,14 +204,14 @@ func watchHeap() func() int {
 	}
 }
 
-func dialSwarmHost(ctx context.Context, dial swarmDial, n int, timeout time.Duration) (reused bool, err error) {
+func dialSwarmHost(ctx context.Context, dial dialFunc, n int, timeout time.Duration) (reused bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	port := "7001"
 	if swarmKindOf(n) == swarmRefuses {
 		port = "7999"
 	}
-	c, err := dial(ctx, swarmAddr(n), port)
+	c, err := dial(ctx, swarmAddr(n)+":"+port)
 	if err != nil {
 		return false, err
 	}
@@ -223,29 +219,18 @@ func dialSwarmHost(ctx context.Context, dial swarmDial, n int, timeout time.Dura
 	return ours && conn.Reused(), c.Close()
 }
 
-type swarmDial func(ctx context.Context, addr, port string) (net.Conn, error)
-
 // swarmDialer returns a fresh dialer.
-func swarmDialer(d swarmDials) (dial swarmDial, end func(), err error) {
-	listenAddr, err := ma.NewMultiaddr(fmt.Sprintf("/ip4/0.0.0.0/tcp/%d", d.At))
-	if err != nil {
-		return nil, nil, err
-	}
+func swarmDialer(d swarmDials) (dial dialFunc, end func(), err error) {
 	switch d.By {
 	case "net":
-		return func(ctx context.Context, addr, port string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(addr, port))
-		}, func() {}, nil
+		return new(pathPeer).dialerOf("net")
 	case "go-libp2p":
-		tr := &upstream.Transport{}
-		l, err := tr.Listen(listenAddr)
-		return func(ctx context.Context, addr, port string) (net.Conn, error) {
-			return tr.DialContext(ctx, ma.StringCast("/ip4/"+addr+"/tcp/"+port))
-		}, func() { _ = l.Close() }, err
+		return upstreamDialer(d.At)
 	}
 	tr := &reuseport.Transport{}
-	_, err = tr.Listen(listenAddr)
-	return func(ctx context.Context, addr, port string) (net.Conn, error) {
-		return tr.DialNetContext(ctx, "tcp", net.JoinHostPort(addr, port))
-	}, func() { _ = tr.Shutdown(context.Background()) }, err
+	if _, err := tr.ListenPort(d.At); err != nil {
+		return nil, nil, err
+	}
+	dial, _, err = (&pathPeer{transport: tr}).dialerOf("")
+	return dial, func() { _ = tr.Shutdown(context.Background()) }, err // all is over by then
 }
