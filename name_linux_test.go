@@ -61,6 +61,7 @@ func TestNamesRace(t *testing.T) {
 	}{
 		{"all fine", []string{"::1", "127.0.0.1"}, "::", nil, time.Second, 0},
 		{"the first family refuses", []string{"::1", "127.0.0.1"}, "127.0.0.1", nil, time.Second, 0},
+		{"the first family is unreachable", []string{"2001:db8::1", "127.0.0.1"}, "127.0.0.1", nil, time.Second, 0},
 		{"the first family is silent", []string{"::1", "127.0.0.1"}, "127.0.0.1", []string{"::1"}, 2 * time.Second, 0},
 		{"the first of twenty is silent", twenty, twenty[1], twenty[:1], 2 * time.Second, 0},
 		{"nineteen of twenty refuse", twenty, twenty[19], nil, time.Second, 0},

@@ -96,6 +96,9 @@ type Transport struct {
 	// answered, a hedge waits until the first dial has sent its last SYN, after 3.05 s, so that
 	// nobody gets more SYNs than from a plain dial (Linux, with 4.05 s left).
 	//
+	// The 2nd, 4th, 8th, … refusal in a row, with no handshake between, is tried from an
+	// ephemeral port too.
+	//
 	// A host that answered a hedge is dialed from ephemeral ports and tried again every 30 s.
 	// So is every host once 24 networks have one and no handshake came between. Stats.Paths
 	// shows what is believed, and docs/architecture.md has the whole model.

@@ -10,7 +10,7 @@ import (
 
 // scenarios returns the rows of the table at a scale.
 func scenarios(sz scale) []Scenario {
-	rows := slices.Concat(dialRows(), linkRows(sz), failRows(sz), rateRows(), liveRows(sz), otherRows())
+	rows := slices.Concat(dialRows(), listenerRows(), linkRows(sz), failRows(sz), rateRows(), liveRows(sz), otherRows())
 	for i := range rows {
 		if rows[i].Unit == "" {
 			rows[i].Unit = "ns"
@@ -56,6 +56,19 @@ func linkRows(sz scale) []Scenario {
 			Name: fmt.Sprintf("dial/two-ports/links=%d", n), Title: fmt.Sprintf("dial + reset, two specific listeners on two ports, %d links", n),
 			Claim: "reused", Links: n, open: openDial(onTwoPorts),
 			Goals: []Goal{atMost(plain, 1.25), everyone()},
+		})
+	}
+	return rows
+}
+
+// listenerRows dial with few wildcard listeners and with many, each on a port of its own.
+func listenerRows() []Scenario {
+	var rows []Scenario
+	for _, n := range []int{10, 1000} {
+		onMany := func(*arena) []netip.Addr { return slices.Repeat([]netip.Addr{netip.IPv4Unspecified()}, n) }
+		rows = append(rows, Scenario{
+			Name: fmt.Sprintf("dial/listeners=%d", n), Title: fmt.Sprintf("dial + reset, %d unspecified listeners", n),
+			Claim: "reused", Goals: []Goal{atMost(plain, 1.15), everyone()}, open: openDial(onMany),
 		})
 	}
 	return rows

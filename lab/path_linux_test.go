@@ -106,6 +106,7 @@ func pathRole(p *lab.Process) error {
 	lab.Handle(p, "open", h.open)
 	lab.Handle(p, "close", h.close)
 	lab.Handle(p, "dial", h.dial)
+	lab.Handle(p, "dialName", h.dialName)
 	lab.Handle(p, "dialStopped", h.dialStopped)
 	lab.Handle(p, "reject", h.reject)
 	lab.Handle(p, "swarm", h.swarm)
