@@ -34,8 +34,7 @@ func (t *Transport) Dial(raddr ma.Multiaddr) (manet.Conn, error) {
 // Only a fault of the local address (4-tuple taken, bind conflict, address gone) makes
 // DialContext try another local address. Any other error is the answer, after one SYN to
 // each address. A SYN that stays unanswered, or that is refused where all others were, may be
-// hedged, see Transport.HedgeDelay.
-// Multipath TCP is not used.
+// hedged, see Transport.HedgeDelay. Multipath TCP is not used.
 //
 // The error is a net.Error: a *net.OpError, whose text has the addresses, or a *DialError
 // of several, the first failure first. errors.Is finds the errno and context.Canceled or

@@ -89,7 +89,7 @@ type Transport struct {
 	// HedgeDelay is how long the SYN of a dial from a listening port may stay unanswered
 	// before a second dial, the hedge, starts from an ephemeral port. The first to
 	// connect is the result. Zero is 1.25 s, negative is never. A dial with less than 3.1 s
-	// left hedges after two fifths of that. Loopback and RequireReuse are not hedged.
+	// left is hedged after two fifths of that time. Loopback and RequireReuse are not hedged.
 	//
 	// A handshake proves its path (source address and port, and near, private or global
 	// targets) for 5 minutes. Then, and once 32 hedges and one more every 5 s were not

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// pathKey is what a path is told by.
+// pathKey identifies a path.
 type pathKey struct {
 	source   netip.AddrPort
 	distance Distance
@@ -61,9 +61,14 @@ func (p *path) vote(network netip.Prefix) {
 // networkOf returns the network that has one vote: /16 of IPv4 or /32 of IPv6, the sizes that
 // registries hand out to one operator.
 func networkOf(addr netip.Addr) netip.Prefix {
-	bits := 32
+	return prefixOf(addr, 16, 32)
+}
+
+// prefixOf returns the prefix of an address that has so many bits in its family.
+func prefixOf(addr netip.Addr, bits4, bits6 int) netip.Prefix {
+	bits := bits6
 	if addr.Is4() {
-		bits = 16
+		bits = bits4
 	}
 	return netip.PrefixFrom(addr.WithZone(""), bits).Masked()
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// placeKey is what a host, or its network, is told by: the whole address or the prefix.
+// placeKey identifies a host, by its whole address, or a network.
 type placeKey struct {
 	source netip.Addr
 	to     netip.Prefix
@@ -16,24 +16,18 @@ type placeKey struct {
 // the next dial a hedged one with the shortest head start, proven path or not.
 type place struct {
 	distance  Distance
-	weak      bool      // of a host: the last hedge won, and the listening port had sent too little
+	weak      bool      // of a host: the last hedge won before the listening port had time for an answer
 	silent    bool      // of a host: it answers an ephemeral port, and not the listening one
 	nextProbe time.Time // of a silent host
 }
 
 func (to Target) host() placeKey {
-	host := to.Host.WithZone("")
-	return placeKey{to.Source.Addr(), netip.PrefixFrom(host, host.BitLen()), to.Host.Zone()}
+	return placeKey{to.Source.Addr(), prefixOf(to.Host, 32, 128), to.Host.Zone()}
 }
 
 // network is the site of a host: /24 of IPv4 or /48 of IPv6 (RFC 6177).
 func (to Target) network() placeKey {
-	bits := 48
-	if to.Host.Is4() {
-		bits = 24
-	}
-	prefix := netip.PrefixFrom(to.Host.WithZone(""), bits).Masked()
-	return placeKey{to.Source.Addr(), prefix, to.Host.Zone()}
+	return placeKey{to.Source.Addr(), prefixOf(to.Host, 24, 48), to.Host.Zone()}
 }
 
 // mark returns the entry of a host or a network for new evidence against it.

@@ -2,6 +2,7 @@ package sourceaddr
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -52,15 +53,13 @@ func (p *prefixes) contains(addr netip.Addr) bool {
 func findPrefixes(ipv4 bool) *prefixes {
 	p := &prefixes{at: time.Now(), nets: make(map[netip.Prefix]struct{})}
 	all, _ := interfaces(ipv4) // with an error nothing is known of neighbours
-	seen := make(map[int]bool)
 	for addr, on := range all {
 		prefix, err := addr.Prefix(on.bits)
 		if err != nil || addr.Is4() != ipv4 || on.bits == 0 {
 			continue
 		}
 		p.nets[prefix] = struct{}{}
-		if !seen[on.bits] {
-			seen[on.bits] = true
+		if !slices.Contains(p.bits, on.bits) {
 			p.bits = append(p.bits, on.bits)
 		}
 	}
