@@ -73,7 +73,7 @@ func wantReset(t *testing.T, peers []plainPeer) {
 // other Transport's way, nor in that of another process.
 func TestOtherTransportRedials(t *testing.T) {
 	if b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_timestamps"); err != nil || string(b) == "0\n" {
-		t.Skipf("needs TCP timestamps: %q, %v", b, err)
+		skip(t, "needs TCP timestamps: %q, %v", b, err)
 	}
 	first := reuseport.Transport{Shared: true, FlushTimeout: 50 * time.Millisecond}
 	second := reuseport.Transport{Shared: true}
