@@ -19,6 +19,7 @@ type attempt struct {
 	t         *Transport
 	raddr     netip.AddrPort
 	listeners []listenAddr // as they were when the dial began
+	few       []listenAddr // those of them that the dial looks at
 	use       PortUse
 	pick      uint32     // which of equal listeners comes first
 	chosen    bool       // listeners is the one that WithLocalAddr chose
@@ -40,6 +41,7 @@ func (a *attempt) choose(ctx context.Context) error {
 		return fmt.Errorf("%w: nobody listens on %v", ErrNoReuse, laddr)
 	}
 	a.listeners, a.chosen = a.listeners[i:i+1], true
+	a.few = a.listeners
 	return nil
 }
 
@@ -50,12 +52,12 @@ func (a *attempt) localAddrs(ctx context.Context, dst []netip.AddrPort, exact bo
 	if a.chosen && a.listeners[0].class() == specific {
 		return selectAddrs(dst, a.listeners, a.raddr, a.listeners[0].Addr(), 0), nil
 	}
-	if needsSource(a.listeners, a.raddr, exact) {
+	if needsSource(a.few, a.raddr, exact) {
 		if err := a.findSource(ctx); err != nil {
 			return nil, err
 		}
 	}
-	dst = selectAddrs(dst, a.listeners, a.raddr, a.source, a.pick)
+	dst = selectAddrs(dst, a.few, a.raddr, a.source, a.pick)
 	if len(dst) == 0 && a.source.IsValid() {
 		dst = a.standIns(dst)
 	}
@@ -69,7 +71,7 @@ func (a *attempt) localAddrs(ctx context.Context, dst []netip.AddrPort, exact bo
 func (a *attempt) standIns(dst []netip.AddrPort) []netip.AddrPort {
 	all := a.use == RequireReuse || a.source.IsUnspecified()
 	isNear := func(addr netip.Addr) bool { return sourceaddr.SameInterface(addr, a.source) }
-	return appendStandIns(dst, a.listeners, a.raddr, isNear, all)
+	return appendStandIns(dst, a.few, a.raddr, isNear, all)
 }
 
 // findSource asks the kernel for the source address. Where the kernel knows none, source
@@ -221,7 +223,8 @@ func whyNoCandidate(use PortUse, listeners []listenAddr, raddr netip.AddrPort) C
 func (a *attempt) finish(tcp *net.TCPConn) *Conn {
 	c := a.t.newConn(tcp)
 	local := netaddr.From(tcp.LocalAddr())
-	c.reused = slices.ContainsFunc(a.listeners, func(l listenAddr) bool { return l.covers(local) })
+	isOurs := func(l listenAddr) bool { return l.covers(local) }
+	c.reused = slices.ContainsFunc(a.few, isOurs) || slices.ContainsFunc(a.listeners, isOurs)
 	switch {
 	case c.reused:
 		_ = c.SetLinger(0) // without it a crash does not free the 4-tuple

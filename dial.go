@@ -180,13 +180,14 @@ const maxTupleWait = 32 * time.Millisecond
 func (t *Transport) dial(ctx context.Context, raddr netip.AddrPort, use PortUse) (*Conn, error) {
 	now := t.listening()
 	a := attempt{t: t, raddr: dialable(raddr), listeners: now.addrs, use: use, pick: rand.Uint32()}
+	a.few = now.sorted.few(a.raddr, a.pick)
 	if now.shut {
 		return nil, a.dialError(errShutdown)
 	}
 	if err := a.choose(ctx); err != nil {
 		return nil, a.dialError(err)
 	}
-	var room [4]netip.AddrPort // on the stack; more candidates cost an allocation
+	var room [maxCandidates]netip.AddrPort // on the stack; more candidates cost an allocation
 	exact := use == RequireReuse
 	for again := use != NewPort; again; exact = true {
 		laddrs, err := a.localAddrs(ctx, room[:0], exact)
@@ -202,7 +203,7 @@ func (t *Transport) dial(ctx context.Context, raddr netip.AddrPort, use PortUse)
 				return nil, err
 			}
 		}
-		again = a.cause == BindConflict && !a.source.IsValid() && !a.chosen && needsSource(a.listeners, a.raddr, true)
+		again = a.cause == BindConflict && !a.source.IsValid() && !a.chosen && needsSource(a.few, a.raddr, true)
 	}
 	if use == RequireReuse {
 		return nil, a.noReuse()

@@ -116,7 +116,7 @@ func (t *Transport) newPunch(ctx context.Context, raddr netip.AddrPort) (*punch,
 	}
 	raddr = dialable(raddr)
 	p := &punch{
-		attempt:  attempt{t: t, raddr: raddr, listeners: now.addrs, use: RequireReuse},
+		attempt:  attempt{t: t, raddr: raddr, listeners: now.addrs, few: now.sorted.few(raddr, 0), use: RequireReuse},
 		expected: &expectation{raddr: raddr, peer: make(chan *Conn, 1)},
 	}
 	err := p.choose(ctx)

@@ -53,6 +53,7 @@ func (h *handle) isClosed() bool {
 type snapshot struct {
 	sockets []*socket
 	addrs   []listenAddr // of the reusable sockets, oldest first
+	sorted  sortedAddrs  // the same
 	wrapped []*handle    // of listeners made elsewhere
 	shut    bool
 }
@@ -116,6 +117,7 @@ func (r *registry) publish(sockets []*socket, shut bool) {
 			}
 		}
 	}
+	s.sorted = sortAddrs(s.addrs)
 	r.current.Store(s)
 }
 

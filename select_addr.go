@@ -146,6 +146,50 @@ func appendStandIns(dst []netip.AddrPort, listeners []listenAddr, raddr netip.Ad
 // independent of their number.
 const maxCandidates = 16
 
+// sortedAddrs has listeners by what a dial looks for. Its order within each slice is theirs.
+type sortedAddrs struct {
+	all          []listenAddr
+	bound        []listenAddr // to an address: specific and loopback ones
+	wild4, wild6 []listenAddr // unspecified ones that serve the family
+}
+
+func sortAddrs(listeners []listenAddr) sortedAddrs {
+	s := sortedAddrs{all: listeners}
+	for _, l := range listeners {
+		if l.class() != unspecified {
+			s.bound = append(s.bound, l)
+			continue
+		}
+		if l.Addr().Is4() || l.dual {
+			s.wild4 = append(s.wild4, l)
+		}
+		if l.Addr().Is6() {
+			s.wild6 = append(s.wild6, l)
+		}
+	}
+	return s
+}
+
+// few returns the listeners that a dial to raddr has to look at. Where there are many unspecified
+// ones it is a window of them, which pick places, so that a dial costs the same however many
+// there are (dial/listeners in bench).
+func (s sortedAddrs) few(raddr netip.AddrPort, pick uint32) []listenAddr {
+	wild := s.wild6
+	if raddr.Addr().Is4() {
+		wild = s.wild4
+	}
+	const window = maxCandidates + 1 // one may be the target
+	if len(wild) <= window {
+		return s.all
+	}
+	first := int(pick % uint32(len(wild)))
+	some := append(make([]listenAddr, 0, len(s.bound)+window), s.bound...)
+	for i := range window {
+		some = append(some, wild[(first+i)%len(wild)])
+	}
+	return some
+}
+
 // appendRotated appends the listeners of one class, maxCandidates at most, starting with the one
 // that pick selects. A wildcard is that of raddr's family.
 func appendRotated(dst []netip.AddrPort, listeners []listenAddr, raddr netip.AddrPort, c class, pick uint32) []netip.AddrPort {

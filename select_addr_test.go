@@ -92,18 +92,33 @@ func TestStandIns(t *testing.T) {
 	}
 }
 
-// TestManyListeners: of a thousand listeners a dial tries a few, each listener first for some pick.
+// TestManyListeners: of a thousand listeners a dial looks at a few and tries no more, each listener
+// first for some pick. Specific ones are all looked at.
 func TestManyListeners(t *testing.T) {
-	var listeners []listenAddr
+	listeners := []listenAddr{on("192.0.2.1:7")}
 	for port := range uint16(1000) {
-		listeners = append(listeners, listenAddr{AddrPort: netip.AddrPortFrom(netip.IPv4Unspecified(), port+1)})
-	}
-	raddr := netip.MustParseAddrPort("192.0.2.9:80")
-	for pick := range uint32(1000) {
-		got := selectAddrs(nil, listeners, raddr, netip.Addr{}, pick)
-		if len(got) != maxCandidates || got[0].Port() != uint16(pick+1) {
-			t.Fatalf("pick %d: %v", pick, got)
+		l := listenAddr{AddrPort: netip.AddrPortFrom(netip.IPv4Unspecified(), port+1000)}
+		if port%2 == 0 {
+			l = listenAddr{AddrPort: netip.AddrPortFrom(netip.IPv6Unspecified(), port+1000), dual: true}
 		}
+		listeners = append(listeners, l)
+	}
+	sorted := sortAddrs(listeners)
+	raddr := netip.MustParseAddrPort("192.0.2.9:80")
+	first := make(map[uint16]bool)
+	for pick := range uint32(1000 * (maxCandidates + 1)) {
+		few := sorted.few(raddr, pick)
+		got := selectAddrs(nil, few, raddr, netip.MustParseAddr("192.0.2.1"), pick)
+		if len(few) > maxCandidates+2 || len(got) != maxCandidates+1 || got[0].Port() != 7 {
+			t.Fatalf("pick %d: of %d %v", pick, len(few), got)
+		}
+		first[got[1].Port()] = true
+	}
+	if len(first) != 1000 {
+		t.Errorf("%d of 1000 listeners come first", len(first))
+	}
+	if few := sorted.few(netip.MustParseAddrPort("[2001:db8::1]:80"), 7); slices.ContainsFunc(few[1:], func(l listenAddr) bool { return !l.dual }) {
+		t.Errorf("for IPv6: %v", few)
 	}
 }
 
